@@ -1,0 +1,24 @@
+//! The law that both sides of the market share.
+//!
+//! Does: units, keys and tweaks, account scripts, orders and their digests, prices and fees, verification of batches,
+//! funding outputs of leased channels. Everything here is synchronous and pure: a function of its arguments.
+//!
+//! Never does: read a clock, a file, a socket or a random number; hold a private key longer than a call.
+
+pub mod account;
+pub mod auth;
+pub mod backup;
+pub mod batch;
+pub mod channel;
+mod curve;
+pub mod fees;
+pub mod keys;
+pub mod musig2;
+pub mod order;
+pub mod script;
+pub mod sizes;
+pub mod spend;
+pub mod units;
+pub mod verify;
+
+pub use bitcoin;

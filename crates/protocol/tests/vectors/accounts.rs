@@ -1,0 +1,202 @@
+//! Keys, tweaks, account scripts, spends.
+
+use crate::support::{Entry, hex, load, report, unhex};
+use serde_json::Value;
+use tidegate_protocol::account::{self, AccountTerms, AccountVersion};
+use tidegate_protocol::auth::{AuthChallenge, CommitHash};
+use tidegate_protocol::bitcoin::hashes::{Hash, sha256};
+use tidegate_protocol::bitcoin::secp256k1::{Scalar, Secp256k1};
+use tidegate_protocol::bitcoin::taproot::LeafVersion;
+use tidegate_protocol::bitcoin::{Address, Network, Witness};
+use tidegate_protocol::keys::{AccountKey, BatchKey, FAMILY_ACCOUNT, SharedSecret};
+use tidegate_protocol::script::{INITIAL_BATCH_KEY, SpendKind, classify_spend};
+use tidegate_protocol::units::{BlockHeight, SATS_PER_UNIT, SatPerKw};
+use tidegate_protocol::{batch::BatchVersion, sizes};
+
+pub(crate) fn version(number: u64) -> AccountVersion {
+    match number {
+        0 => AccountVersion::V0,
+        1 => AccountVersion::V1,
+        2 => AccountVersion::V2,
+        other => panic!("account version {other}"),
+    }
+}
+
+pub(crate) fn terms(entry: &Value, version_key: &str) -> AccountTerms {
+    AccountTerms {
+        version: version(entry.u64(version_key)),
+        trader: entry.parse("trader_key"),
+        auctioneer: entry.parse("auctioneer_key"),
+        batch: entry.parse("batch_key"),
+        secret: SharedSecret::new(entry.b32("shared_secret")),
+        expiry: BlockHeight::new(entry.u32("expiry")),
+    }
+}
+
+#[test]
+fn constants_are_the_networks() {
+    let Some(file) = load("constants.json") else { return };
+    let v0 = AccountVersion::V0;
+    let v2 = AccountVersion::V2;
+    let sizes = [
+        ("account_key_family", u64::from(FAMILY_ACCOUNT)),
+        ("base_supply_unit", SATS_PER_UNIT),
+        ("expiry_witness_size", sizes::expiry_witness_size(v0)),
+        ("fee_per_kw_floor", SatPerKw::FLOOR.get()),
+        ("input_size", sizes::INPUT),
+        ("latest_batch_version", 58),
+        ("min_account_value", account::MIN_ACCOUNT_VALUE.get()),
+        ("min_no_dust_account_size", account::MIN_RECREATED_VALUE.get()),
+        ("multisig_witness_size", sizes::cooperative_witness_size(v0)),
+        ("p2sh_output_size", sizes::P2SH_OUTPUT),
+        ("p2tr_output_size", sizes::P2TR_OUTPUT),
+        ("p2wkh_output_size", sizes::P2WKH_OUTPUT),
+        ("p2wkh_witness_size", sizes::P2WKH_WITNESS),
+        ("p2wsh_output_size", sizes::P2WSH_OUTPUT),
+        ("taproot_expiry_witness_size", sizes::expiry_witness_size(v2)),
+        ("taproot_multisig_witness_size", sizes::cooperative_witness_size(v2)),
+    ];
+    for (name, ours) in sizes {
+        assert_eq!(file.u64(name), ours, "{name}");
+    }
+    assert_eq!(file.text("initial_batch_key"), INITIAL_BATCH_KEY);
+    let latest = BatchVersion(file.u32("latest_batch_version"));
+    assert!(latest.zero_conf() && latest.upgrades_taproot_v2());
+    report("constants.json", "numbers", sizes.len() + 1);
+}
+
+#[test]
+fn batch_keys_follow_one_another() {
+    let Some(file) = load("key_tweaks.json") else { return };
+    for entry in file.list("batch_key_sequence") {
+        let key: BatchKey = entry.parse("key");
+        let next: BatchKey = entry.parse("next");
+        assert_eq!(key.next(), Ok(next));
+        assert_eq!(next.prev(), Ok(key));
+    }
+    report("key_tweaks.json", "batch_key_sequence", file.list("batch_key_sequence").len());
+    for entry in file.list("batch_key_far") {
+        let mut key: BatchKey = INITIAL_BATCH_KEY.parse().unwrap();
+        for _ in 0..entry.u64("index") {
+            key = key.next().unwrap();
+        }
+        assert_eq!(key.to_string(), entry.text("key"));
+    }
+    report("key_tweaks.json", "batch_key_far", file.list("batch_key_far").len());
+    let list = file.at("decrementing_batch_ids");
+    let mut key: BatchKey = list.parse("start");
+    for (index, id) in list.list("ids").iter().enumerate() {
+        assert_eq!(Some(key.to_string().as_str()), id.as_str(), "id {index}");
+        let last = key;
+        key = key.prev().unwrap();
+        assert!(index + 1 < list.list("ids").len() || last == list.parse("end"));
+    }
+    report("key_tweaks.json", "decrementing_batch_ids", list.list("ids").len());
+}
+
+#[test]
+fn tweaks_and_secrets_are_the_networks() {
+    let Some(file) = load("key_tweaks.json") else { return };
+    let secp = Secp256k1::new();
+    for entry in file.list("tweaks") {
+        let mut entry = entry.clone();
+        entry["expiry"] = 1.into();
+        entry["version"] = 0.into();
+        let terms = terms(&entry, "version");
+        assert_eq!(hex(&terms.trader_tweak()), entry.text("trader_key_tweak"));
+        assert_eq!(hex(&terms.auctioneer_tweak().unwrap()), entry.text("auctioneer_key_tweak"));
+        assert_eq!(terms.tweaked_trader().unwrap(), entry.point("tweaked_trader_key"));
+        assert_eq!(terms.tweaked_auctioneer().unwrap(), entry.point("tweaked_auctioneer_key"));
+        let tweak = Scalar::from_be_bytes(terms.trader_tweak()).unwrap();
+        let tweaked = entry.secret("trader_privkey").add_tweak(&tweak).unwrap();
+        assert_eq!(tweaked, entry.secret("tweaked_trader_privkey"));
+        let shared = terms.auctioneer.point().mul_tweak(&secp, &Scalar::from(entry.secret("trader_privkey"))).unwrap();
+        assert_eq!(sha256::Hash::hash(&shared.serialize()).to_byte_array(), entry.b32("shared_secret"));
+    }
+    report("key_tweaks.json", "tweaks", file.list("tweaks").len());
+}
+
+#[test]
+fn account_scripts_and_addresses_are_the_networks() {
+    let Some(file) = load("account_scripts.json") else { return };
+    for entry in file.list("vectors") {
+        let terms = terms(entry, "version");
+        let script = terms.output_script().unwrap();
+        assert_eq!(script.to_hex_string(), entry.text("pk_script"), "{entry}");
+        for (name, network) in [("mainnet", Network::Bitcoin), ("testnet3", Network::Testnet), ("regtest", Network::Regtest)] {
+            assert_eq!(Address::from_script(&script, network).unwrap().to_string(), entry.at("addresses").text(name));
+        }
+        let inner = hex(terms.inner_script().unwrap().as_bytes());
+        let expected = ["witness_script", "expiry_leaf_script"].iter().find_map(|key| entry.get(*key)?.as_str());
+        assert_eq!(Some(inner.as_str()), expected, "{entry}");
+        check_taproot(entry, &terms);
+    }
+    report("account_scripts.json", "vectors", file.list("vectors").len());
+}
+
+/// What only taproot entries say; unknown fields fail, so that no claim is left out.
+fn check_taproot(entry: &Value, terms: &AccountTerms) {
+    for (name, value) in entry.as_object().unwrap() {
+        let text = value.as_str();
+        match name.as_str() {
+            "addresses" | "auctioneer_key" | "batch_key" | "expiry" | "pk_script" | "shared_secret" | "trader_key" | "version"
+            | "witness_script" | "expiry_leaf_script" => {}
+            "leaf_version" => assert_eq!(value.as_u64(), Some(u64::from(LeafVersion::TapScript.to_consensus()))),
+            "leaf_hash" => assert_eq!(Some(hex(&terms.merkle_root().unwrap()).as_str()), text),
+            "internal_key_xonly" => assert_eq!(Some(hex(&terms.internal_key().unwrap().unwrap().serialize()).as_str()), text),
+            // With the parity that the aggregate had.
+            "internal_key" => assert_eq!(text.map(|key| &key[2..]), entry.at("internal_key_xonly").as_str()),
+            // With the parity of the control block.
+            "output_key" => {
+                let odd = terms.expiry_witness(&[1; 64]).unwrap()[2][0] & 1 == 1;
+                let script = terms.output_script().unwrap();
+                let key = format!("{}{}", if odd { "03" } else { "02" }, hex(&script.as_bytes()[2..]));
+                assert_eq!(Some(key.as_str()), text);
+            }
+            "control_block" => {
+                let witness = terms.expiry_witness(&[1; 64]).unwrap();
+                assert_eq!(Some(hex(&witness[2]).as_str()), text);
+                // Expiries from height 2^23 make a leaf longer than the network's classification knows.
+                let known = terms.expiry.get() < 1 << 23;
+                assert_eq!(classify_spend(&witness), if known { SpendKind::Expiry } else { SpendKind::Cooperative });
+            }
+            other => panic!("field {other} is not checked"),
+        }
+    }
+}
+
+#[test]
+fn spends_are_classified_as_by_the_network() {
+    let Some(file) = load("witness_classification.json") else { return };
+    for entry in file.list("vectors") {
+        // An empty witness is written as nothing at all.
+        let elements: Vec<Vec<u8>> = match entry.at("witness") {
+            Value::Null => Vec::new(),
+            _ => entry.list("witness").iter().map(|element| unhex(element.as_str().unwrap())).collect(),
+        };
+        let expected = match entry.text("result") {
+            "expiry" => SpendKind::Expiry,
+            "cooperative" => SpendKind::Cooperative,
+            "unknown" => SpendKind::Unknown,
+            other => panic!("kind {other}"),
+        };
+        assert_eq!(classify_spend(&Witness::from_slice(&elements)), expected, "{}", entry.text("name"));
+    }
+    report("witness_classification.json", "vectors", file.list("vectors").len());
+}
+
+#[test]
+fn handshake_hashes_are_the_networks() {
+    let Some(file) = load("account_auth.json") else { return };
+    for entry in file.list("vectors") {
+        let account: AccountKey = entry.parse("account_key");
+        let commit = CommitHash::of(account, &entry.b32("client_nonce"));
+        assert_eq!(commit.0, entry.b32("commit_hash"));
+        let challenge = AuthChallenge::of(commit, &entry.b32("server_nonce"));
+        assert_eq!(challenge.0, entry.b32("challenge"));
+        let hash = challenge.auth_hash(commit);
+        assert_eq!(hash, entry.b32("auth_hash"));
+        assert_eq!(sha256::Hash::hash(&hash).to_byte_array(), entry.b32("ecdsa_signed_hash"));
+    }
+    report("account_auth.json", "vectors", file.list("vectors").len());
+}

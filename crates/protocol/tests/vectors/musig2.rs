@@ -1,0 +1,132 @@
+//! MuSig2 traces of both drafts, with libsecp256k1's module as second opinion for v1.0.0-rc2.
+
+use crate::accounts::terms;
+use crate::support::{Entry, hex, load, report};
+use secp256k1_musig as lib;
+use serde_json::Value;
+use tidegate_protocol::bitcoin::hashes::Hash;
+use tidegate_protocol::bitcoin::secp256k1::{PublicKey, SecretKey};
+use tidegate_protocol::musig2::{Musig2Version, PartialSignature, PublicNonce, SigningContext, aggregate, nonce_from};
+
+fn draft(entry: &Value) -> Musig2Version {
+    match entry.text("musig2_version") {
+        "v0.4.0" => Musig2Version::V040,
+        "v1.0.0-rc2" => Musig2Version::V100Rc2,
+        other => panic!("draft {other}"),
+    }
+}
+
+fn context(entry: &Value) -> SigningContext {
+    SigningContext {
+        version: draft(entry),
+        keys: [entry.point("trader_key"), entry.point("auctioneer_key")],
+        merkle_root: entry.b32("merkle_root"),
+        nonces: ["trader_pub_nonce", "auctioneer_pub_nonce"].map(|key| PublicNonce::from_slice(&entry.bytes(key)).unwrap()),
+        message: entry.b32("message"),
+    }
+}
+
+#[test]
+fn recorded_signatures_verify_and_combine() {
+    let Some(file) = load("musig2_signing.json") else { return };
+    for entry in file.list("vectors") {
+        let context = context(entry);
+        let terms = terms(entry, "script_version");
+        assert_eq!(terms.version.musig2(), Some(context.version));
+        assert_eq!(terms.merkle_root().unwrap(), context.merkle_root);
+        assert_eq!(hex(&aggregate(context.keys, context.version).unwrap().serialize()), entry.text("internal_key"));
+        assert_eq!(hex(&terms.output_script().unwrap().as_bytes()[2..]), entry.text("output_key"));
+        let partials = ["trader_partial_sig", "auctioneer_partial_sig"].map(|key| PartialSignature(entry.b32(key)));
+        for (index, partial) in partials.iter().enumerate() {
+            let (key, nonce) = (context.keys[index], context.nonces[index]);
+            assert!(context.verify_partial(&key, &nonce, partial), "{entry}");
+            assert!(!context.verify_partial(&key, &nonce, &partials[1 - index]));
+            assert!(!context.verify_partial(&context.keys[1 - index], &nonce, partial));
+            let mut altered = *partial;
+            altered.0[31] ^= 1;
+            assert!(!context.verify_partial(&key, &nonce, &altered));
+        }
+        assert_eq!(hex(&context.combine(partials).unwrap()), entry.text("final_sig"));
+        assert!(context.combine([partials[0], partials[0]]).is_err());
+    }
+    report("musig2_signing.json", "vectors", file.list("vectors").len());
+}
+
+/// The library that recorded them draws nonces with more input, so the halves differ; that a half equals the recorded one
+/// for the recorded nonces is a unit test of the module, which alone can take secret nonces.
+#[test]
+fn own_halves_complete_recorded_keys() {
+    let Some(file) = load("musig2_signing.json") else { return };
+    for entry in file.list("vectors") {
+        let mut context = context(entry);
+        let (trader, trader_public) = nonce_from([1; 32], &context.keys[0]).unwrap();
+        let (auctioneer, auctioneer_public) = nonce_from([2; 32], &context.keys[1]).unwrap();
+        context.nonces = [trader_public, auctioneer_public];
+        let first = context.partial_sign(&entry.secret("trader_privkey"), trader).unwrap();
+        let second = context.partial_sign(&entry.secret("auctioneer_privkey"), auctioneer).unwrap();
+        assert!(context.verify_partial(&context.keys[0], &trader_public, &first));
+        assert!(context.verify_partial(&context.keys[1], &auctioneer_public, &second));
+        assert!(context.combine([second, first]).is_ok());
+    }
+    report("musig2_signing.json", "vectors signed anew", file.list("vectors").len());
+}
+
+#[test]
+fn foreign_keys_and_nonces_are_refused() {
+    let Some(file) = load("musig2_signing.json") else { return };
+    let entry = &file.list("vectors")[0];
+    let mut context = context(entry);
+    let (nonce, public) = nonce_from([5; 32], &context.keys[0]).unwrap();
+    assert!(context.partial_sign(&entry.secret("trader_privkey"), nonce).is_err(), "nonce of neither side");
+    context.nonces[0] = public;
+    let (nonce, _) = nonce_from([5; 32], &context.keys[0]).unwrap();
+    assert!(context.partial_sign(&SecretKey::from_slice(&[9; 32]).unwrap(), nonce).is_err(), "key of neither side");
+    assert!(PublicNonce::from_slice(&[2; 65]).is_err());
+    assert!(PublicNonce::from_slice(&[0; 66]).is_err());
+}
+
+/// libsecp256k1's halves of the same session, made of the same public nonces where it is not the one to sign.
+#[test]
+fn the_library_agrees_on_draft_v1() {
+    let Some(file) = load("musig2_signing.json") else { return };
+    let mut count = 0;
+    for entry in file.list("vectors").iter().filter(|entry| draft(entry) == Musig2Version::V100Rc2) {
+        let mut context = context(entry);
+        let mut keys = context.keys.map(|key| lib_key(&key));
+        keys.sort();
+        let mut cache = lib::musig::KeyAggCache::new(&[&keys[0], &keys[1]]);
+        assert_eq!(hex(&cache.agg_pk().to_byte_array()), entry.text("internal_key"));
+        let root = tidegate_protocol::bitcoin::TapNodeHash::from_byte_array(context.merkle_root);
+        let internal = aggregate(context.keys, context.version).unwrap();
+        let tweak = tidegate_protocol::bitcoin::taproot::TapTweakHash::from_key_and_tweak(internal, Some(root));
+        let tweak = lib::Scalar::from_be_bytes(tweak.to_scalar().to_be_bytes()).unwrap();
+        cache.pubkey_xonly_tweak_add(&tweak).unwrap();
+        assert_eq!(hex(&cache.agg_pk().to_byte_array()), entry.text("output_key"));
+
+        let lib_secret = lib::SecretKey::from_secret_bytes(entry.b32("auctioneer_privkey")).unwrap();
+        let rand = lib::musig::SessionSecretRand::assume_uniformly_random([6; 32]);
+        let lib_public_key = lib_key(&context.keys[1]);
+        let (lib_nonce, lib_public) = cache.nonce_gen_with_uniform_randomness(rand, lib_public_key, &context.message, [4; 32]);
+        let (nonce, public) = nonce_from([3; 32], &context.keys[0]).unwrap();
+        context.nonces = [public, PublicNonce(lib_public.serialize())];
+        let own = context.partial_sign(&entry.secret("trader_privkey"), nonce).unwrap();
+
+        let own_public = lib::musig::PublicNonce::from_byte_array(&public.0).unwrap();
+        let sum = lib::musig::AggregatedNonce::new(&[&own_public, &lib_public]);
+        let session = lib::musig::Session::new(&cache, sum, &context.message);
+        let keypair = lib::Keypair::from_secret_key(&lib_secret);
+        let theirs = session.partial_sign(lib_nonce, &keypair, &cache);
+        let own_half = lib::musig::PartialSignature::from_byte_array(&own.0).unwrap();
+        assert!(session.partial_verify(&cache, &own_half, &own_public, lib_key(&context.keys[0])));
+        let their_half = PartialSignature(theirs.serialize());
+        assert!(context.verify_partial(&context.keys[1], &context.nonces[1], &their_half));
+        let both = session.partial_sig_agg(&[&own_half, &theirs]).assume_valid();
+        assert_eq!(context.combine([own, their_half]).unwrap(), *both.as_byte_array());
+        count += 1;
+    }
+    report("musig2_signing.json", "v1.0.0-rc2 with the library", count);
+}
+
+fn lib_key(key: &PublicKey) -> lib::PublicKey {
+    lib::PublicKey::from_byte_array_compressed(key.serialize()).unwrap()
+}

@@ -1,0 +1,298 @@
+//! One row per reason of refusal: the complete batch, with one thing wrong. A test proves that no reason lacks a row.
+
+use crate::batch::{Local, decode_prepare, decode_sign};
+use crate::support::{Entry, load};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use tidegate_protocol::account::{Account, AccountState};
+use tidegate_protocol::batch::{AccountDiff, BatchVersion, EndingState, Finalize, Match, Prepare, SignBegin};
+use tidegate_protocol::bitcoin::absolute::LockTime;
+use tidegate_protocol::bitcoin::hashes::Hash;
+use tidegate_protocol::bitcoin::secp256k1::{Secp256k1, SecretKey};
+use tidegate_protocol::bitcoin::transaction::Version;
+use tidegate_protocol::bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, TxOut, Txid, Witness};
+use tidegate_protocol::keys::{AccountKey, BatchKey, MultisigKey, OrderNonce};
+use tidegate_protocol::musig2::PublicNonce;
+use tidegate_protocol::order::{
+    AnnouncementConstraint, AskTerms, AuctionType, BidTerms, ConfirmationConstraint, NodeTier, OrderChannelType, OrderSide, OrderState,
+    OrderVersion, OwnOrder,
+};
+use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion, SatPerKw, Sats, UnitCount};
+use tidegate_protocol::verify::{VerifyError, verify_finalize, verify_node_tiers, verify_prepare, verify_sign};
+
+/// The complete batch, to be broken in one place.
+struct Scene {
+    local: Local,
+    prepare: Prepare,
+    sign: SignBegin,
+    names: BTreeMap<String, OrderNonce>,
+}
+
+impl Scene {
+    fn read(file: &Value) -> Scene {
+        let name = |order: &Value| (order.text("name").to_owned(), order.parse("nonce"));
+        Scene {
+            local: Local::read(file),
+            prepare: decode_prepare(&file.bytes("prepare_msg")).unwrap(),
+            sign: decode_sign(&file.bytes("sign_msg")).unwrap(),
+            names: file.list("orders").iter().map(name).collect(),
+        }
+    }
+
+    fn own(&mut self, name: &str) -> &mut OwnOrder {
+        self.local.orders.get_mut(&self.names[name]).unwrap()
+    }
+
+    /// The matches of `ask1`: two bids, of 3 and 2 units; the first is script enforced and has a self balance.
+    fn matches(&mut self) -> &mut Vec<Match> {
+        self.matches_of("ask1")
+    }
+
+    fn matches_of(&mut self, name: &str) -> &mut Vec<Match> {
+        let nonce = self.names[name];
+        self.prepare.markets.values_mut().find_map(|market| market.orders.get_mut(&nonce)).unwrap()
+    }
+
+    fn bid(&mut self) -> &mut BidTerms {
+        match &mut self.matches()[0].order.order.side {
+            OrderSide::Bid(bid) => bid,
+            OrderSide::Ask(_) => panic!("an ask"),
+        }
+    }
+
+    fn ask_terms(&mut self) -> &mut AskTerms {
+        match &mut self.own("ask1").order.side {
+            OrderSide::Ask(ask) => ask,
+            OrderSide::Bid(_) => panic!("a bid"),
+        }
+    }
+
+    /// The change of the account behind `ask1`.
+    fn diff(&mut self) -> &mut AccountDiff {
+        let key = self.own("ask1").order.account;
+        self.prepare.accounts.iter_mut().find(|diff| diff.account == key).unwrap()
+    }
+
+    /// The change of the account that ends.
+    fn dust_diff(&mut self) -> &mut AccountDiff {
+        self.prepare.accounts.iter_mut().find(|diff| diff.ending_state != EndingState::Recreated).unwrap()
+    }
+
+    fn account(&mut self) -> &mut Account {
+        let key = self.own("ask1").order.account;
+        self.local.accounts.get_mut(&key).unwrap()
+    }
+
+    fn input(&mut self) -> usize {
+        let outpoint = self.account().outpoint;
+        self.prepare.transaction.input.iter().position(|input| Some(input.previous_output) == outpoint).unwrap()
+    }
+
+    /// An input that is not ours, and its place.
+    fn foreign_input(&self) -> usize {
+        let ours: BTreeSet<_> = self.local.accounts.values().filter_map(|account| account.outpoint).collect();
+        self.prepare.transaction.input.iter().position(|input| !ours.contains(&input.previous_output)).unwrap()
+    }
+
+    fn taproot_account(&self) -> AccountKey {
+        *self.sign.server_nonces.keys().next().unwrap()
+    }
+}
+
+fn stranger() -> MultisigKey {
+    MultisigKey::new(SecretKey::from_slice(&[0x77; 32]).unwrap().public_key(&Secp256k1::new()))
+}
+
+type Row = (&'static str, fn(&mut Scene));
+
+/// Reason → what is broken.
+const PREPARE: &[Row] = &[
+    ("BatchVersion", |s| s.prepare.batch_version = BatchVersion(0)),
+    ("Height", |s| s.local.best_height = BlockHeight::new(0)),
+    ("UnknownOrder", |s| drop(s.local.orders.remove(&s.names["ask1"]))),
+    ("UnknownAccount", |s| s.local.accounts.clear()),
+    ("AccountState", |s| s.account().state = AccountState::Expired),
+    ("AccountWithoutOutput", |s| s.account().outpoint = None),
+    ("OrderArchived", |s| s.own("ask1").state = OrderState::Canceled),
+    ("NoMatch", |s| s.matches().clear()),
+    ("SameSide", |s| s.matches()[0].order.order.side = OrderSide::Ask(AskTerms::default())),
+    ("AuctionType", |s| s.matches()[0].order.order.auction = AuctionType::Outbound),
+    ("OwnNode", |s| s.matches()[0].order.node = s.local.node),
+    ("OwnAccount", |s| s.matches()[0].order.order.account = s.own("ask2").order.account),
+    ("OwnOrder", |s| s.matches()[0].order.order.nonce = s.names["bid1"]),
+    ("OwnKey", |s| s.matches()[0].order.multisig = MultisigKey::new(s.own("ask1").multisig.point)),
+    ("Duration", |s| s.matches()[0].order.order.duration = BlockCount::new(4032)),
+    ("Duration", |s| s.own("ask1").order.duration = BlockCount::new(4032)),
+    ("Price", |s| s.matches()[0].order.order.rate = RatePerBillion::new(1)),
+    ("ChannelType", |s| s.own("ask1").order.channel_type = OrderChannelType::SimpleTaproot),
+    ("Announcement", |s| s.ask_terms().announcement = AnnouncementConstraint::OnlyUnannounced),
+    ("Confirmation", |s| s.ask_terms().confirmation = ConfirmationConstraint::OnlyZeroConf),
+    ("SelfBalanceOnOldAsk", |s| s.own("ask1").order.version = OrderVersion::V3),
+    ("EmptyMatch", |s| s.matches()[0].units = UnitCount::ZERO),
+    ("MatchBelowMinimum", |s| s.own("ask1").order.min_units = UnitCount::new(4)),
+    ("SamePairTwice", |s| {
+        let again = s.matches()[0].clone();
+        s.matches().push(again);
+    }),
+    ("ChannelOutputMissing", |s| s.matches()[0].order.multisig = stranger()),
+    ("ChannelOutputValue", |s| s.matches()[0].units = UnitCount::new(2)),
+    ("ChannelOutputShared", |s| {
+        let mut again = s.matches()[0].clone();
+        again.order.order.nonce = OrderNonce::new([1; 32]);
+        s.matches().push(again);
+    }),
+    ("ClearingPrice", |s| s.prepare.markets.values_mut().for_each(|market| market.clearing_price = RatePerBillion::new(1))),
+    ("Overfilled", |s| s.own("ask1").units_unfulfilled = UnitCount::new(4)),
+    ("FeeRate", |s| s.own("ask1").order.max_batch_fee_rate = SatPerKw::new(s.prepare.fee_rate.get() - 1)),
+    ("ExecutionFeeBase", |s| s.own("ask1").fee_ceiling.base = Sats::ZERO),
+    ("ExecutionFeeRate", |s| s.own("ask1").fee_ceiling.rate_ppm = 999),
+    ("DiffForUninvolved", |s| s.diff().account = AccountKey::new(*stranger().point())),
+    ("DiffTwice", |s| {
+        let again = *s.diff();
+        s.prepare.accounts.push(again);
+    }),
+    ("DiffMissing", |s| drop(s.prepare.accounts.pop())),
+    ("EndingBalance", |s| s.diff().ending_balance = Sats::constant(1_000_000)),
+    ("ExpiryNotLater", |s| s.diff().new_expiry = Some(s.account().terms.expiry)),
+    ("ExpiryTooFar", |s| s.diff().new_expiry = s.local.best_height.checked_add(BlockCount::new(52_561))),
+    ("AccountVersion", |s| s.diff().new_version = 3),
+    ("DustState", |s| s.dust_diff().ending_state = EndingState::Recreated),
+    ("DustIndex", |s| s.dust_diff().output_index = Some(0)),
+    ("NotRecreated", |s| s.diff().ending_state = EndingState::FullySpent),
+    ("OutputIndexMissing", |s| s.diff().output_index = None),
+    ("OutputIndexRange", |s| s.diff().output_index = Some(u32::MAX)),
+    ("OutputValue", |s| s.diff().output_index = Some(0)),
+    ("OutputScript", |s| s.diff().new_expiry = s.local.best_height.checked_add(BlockCount::new(52_560))),
+    ("OutputScript", |s| s.diff().new_version = 1),
+    ("TransactionVersion", |s| s.prepare.transaction.version = Version::ONE),
+    ("LockTime", |s| s.prepare.transaction.lock_time = LockTime::from_consensus(1)),
+    ("Sequence", |s| s.prepare.transaction.input[0].sequence = Sequence::MAX),
+    ("NotUnsigned", |s| s.prepare.transaction.input[0].witness = Witness::from_slice(&[[1]])),
+    ("NotUnsigned", |s| s.prepare.transaction.input[0].script_sig = ScriptBuf::from_bytes(vec![0x51])),
+    ("InputTwice", |s| {
+        let again = s.prepare.transaction.input[s.input()].clone();
+        s.prepare.transaction.input.push(again);
+    }),
+    ("OutputSum", |s| {
+        let all = TxOut { value: Amount::MAX_MONEY, script_pubkey: ScriptBuf::new() };
+        s.prepare.transaction.output.push(all);
+    }),
+    ("OwnInputMissing", |s| drop(s.prepare.transaction.input.remove(s.input()))),
+    ("OwnInputSpent", |s| {
+        let mut account = s.account().clone();
+        account.terms.trader = AccountKey::new(*stranger().point());
+        account.outpoint = Some(s.prepare.transaction.input[s.foreign_input()].previous_output);
+        s.local.accounts.insert(account.key(), account);
+    }),
+    ("NodeRefused", |s| {
+        let node = s.matches()[1].order.node;
+        s.own("ask1").order.denied_nodes.push(node);
+    }),
+    ("Arithmetic", |s| s.bid().self_balance = Sats::MAX),
+    ("Arithmetic", |s| s.prepare.fee_rate = SatPerKw::new(u64::MAX)),
+];
+
+const SIGN: &[Row] = &[
+    ("BatchId", |s| s.sign.batch_id.truncate(32)),
+    ("UnknownAccount", |s| s.local.accounts.clear()),
+    ("AccountChanged", |s| s.account().outpoint = Some(OutPoint::null())),
+    ("PrevOutputCount", |s| drop(s.sign.prev_outputs.pop())),
+    ("PrevOutputValue", |s| s.sign.prev_outputs[s.input()].value += Amount::ONE_SAT),
+    ("PrevOutputScript", |s| s.sign.prev_outputs[s.input()].script_pubkey = ScriptBuf::new_p2a()),
+    ("PrevOutputNotWitness", |s| s.sign.prev_outputs[s.foreign_input()].script_pubkey = ScriptBuf::from_bytes(vec![0x51])),
+    ("InputSum", |s| s.sign.prev_outputs[s.foreign_input()].value = Amount::ZERO),
+    ("InputSum", |s| s.sign.prev_outputs[s.foreign_input()].value = Amount::MAX),
+    ("NonceMissing", |s| drop(s.sign.server_nonces.remove(&s.taproot_account()))),
+    ("NonceInvalid", |s| drop(s.sign.server_nonces.insert(s.taproot_account(), PublicNonce([0; 66])))),
+];
+
+/// The name of a reason.
+fn variant(error: &VerifyError) -> String {
+    let text = format!("{error:?}");
+    text.split(|letter: char| !letter.is_alphanumeric()).next().unwrap().to_owned()
+}
+
+/// Applies a change that reads other parts of the scene first.
+fn broken(file: &Value, row: &Row) -> Scene {
+    let mut scene = Scene::read(file);
+    row.1(&mut scene);
+    scene
+}
+
+#[test]
+fn each_broken_proposal_is_refused_for_its_reason() {
+    let Some(file) = load("batch_accept.json") else { return };
+    for row in PREPARE {
+        let mut scene = broken(&file, row);
+        // An order's limit on the fee rate comes before the sum that overflows.
+        if scene.prepare.fee_rate == SatPerKw::new(u64::MAX) {
+            scene.local.orders.values_mut().for_each(|own| own.order.max_batch_fee_rate = scene.prepare.fee_rate);
+        }
+        let refused = verify_prepare(&scene.local.view(), &scene.prepare).expect_err(row.0);
+        assert_eq!(variant(&refused), row.0, "{refused}");
+        assert!(!refused.to_string().is_empty());
+    }
+}
+
+#[test]
+fn each_broken_request_to_sign_is_refused_for_its_reason() {
+    let Some(file) = load("batch_accept.json") else { return };
+    let honest = Scene::read(&file);
+    let batch = verify_prepare(&honest.local.view(), &honest.prepare).unwrap();
+    assert_eq!(verify_sign(&honest.local.view(), &batch, &honest.sign), Ok(()));
+    for row in SIGN {
+        let scene = broken(&file, row);
+        let refused = verify_sign(&scene.local.view(), &batch, &scene.sign).expect_err(row.0);
+        assert_eq!(variant(&refused), row.0, "{refused}");
+    }
+}
+
+#[test]
+fn only_the_verified_transaction_is_final() {
+    let Some(file) = load("batch_accept.json") else { return };
+    let scene = Scene::read(&file);
+    let batch = verify_prepare(&scene.local.view(), &scene.prepare).unwrap();
+    let batch_id = scene.prepare.batch_id.serialize().to_vec();
+    let txid = scene.prepare.transaction.compute_txid();
+    let mut reversed = txid.to_byte_array();
+    reversed.reverse();
+    for txid in [txid, Txid::from_byte_array(reversed)] {
+        assert_eq!(verify_finalize(&batch, &Finalize { batch_id: batch_id.clone(), txid }), Ok(()));
+    }
+    let other = Finalize { batch_id: batch_id.clone(), txid: Txid::all_zeros() };
+    assert_eq!(verify_finalize(&batch, &other).map_err(|error| variant(&error)), Err("FinalizedTransaction".to_owned()));
+    let next = BatchKey::from_slice(&batch_id).unwrap().next().unwrap().serialize().to_vec();
+    let other = Finalize { batch_id: next, txid };
+    assert_eq!(verify_finalize(&batch, &other).map_err(|error| variant(&error)), Err("BatchId".to_owned()));
+}
+
+#[test]
+fn a_badly_rated_node_is_refused_for_our_bid_only() {
+    let Some(file) = load("batch_accept.json") else { return };
+    let mut scene = Scene::read(&file);
+    let maker = scene.matches_of("bid3")[0].order.node;
+    let taker = scene.matches_of("ask2")[0].order.node;
+    let batch = verify_prepare(&scene.local.view(), &scene.prepare).unwrap();
+    let judge = |node, tier| verify_node_tiers(&scene.local.view(), &batch, &BTreeMap::from([(node, tier)]));
+    assert_eq!(judge(maker, NodeTier::Tier1), Ok(()));
+    assert_eq!(judge(taker, NodeTier::Tier0), Ok(()), "an ask takes any node");
+    assert_eq!(judge(maker, NodeTier::Tier0).map_err(|error| variant(&error)), Err("NodeTier".to_owned()));
+}
+
+/// No two of the curve's keys that anybody can find cancel each other out.
+const WITHOUT_ROW: [&str; 1] = ["Key"];
+const IN_TESTS_OF_THEIR_OWN: [&str; 2] = ["NodeTier", "FinalizedTransaction"];
+
+#[test]
+fn no_reason_lacks_a_row() {
+    let source = include_str!("../../src/verify/error.rs");
+    let body = source.split_once("pub enum VerifyError {").unwrap().1.split_once("\n}").unwrap().0;
+    let named = |line: &str| {
+        let name = line.strip_prefix("    ")?.split(['(', ' ', ',', '{']).next()?;
+        name.starts_with(char::is_uppercase).then(|| name.to_owned())
+    };
+    let reasons: BTreeSet<String> = body.lines().filter_map(named).collect();
+    let rows = PREPARE.iter().chain(SIGN).map(|row| row.0).chain(WITHOUT_ROW).chain(IN_TESTS_OF_THEIR_OWN);
+    let covered: BTreeSet<String> = rows.map(str::to_owned).collect();
+    assert_eq!(reasons, covered);
+}

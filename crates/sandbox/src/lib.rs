@@ -1,0 +1,42 @@
+//! A chain that checks scripts, and nodes with real keys: seeded, in memory.
+//!
+//! Does: a [`World`] holds one chain and any number of nodes. Its transactions are checked by Bitcoin Core's own code
+//! before they enter the mempool, its nodes implement the ports of a Lightning node (wallet, signer, chain, channels,
+//! facts) with keys derived from the seed. [`MemoryStore`], [`SandboxEntropy`] and [`ManualClock`] are the remaining
+//! ports for tests.
+//!
+//! Never does: use a runtime, a socket, a file, the wall clock or the system's randomness; pass a lock across an await.
+//!
+//! Invariants: a transaction is known only when every input it spends existed and its scripts were satisfied; an
+//! output is spent at most once; a MuSig2 session signs at most once; a restored world never repeats a nonce.
+//!
+//! Simulated, not real: peers are connected at once or not at all, no channel message is exchanged and no commitment
+//! transaction exists; blocks have no header and no time, so that locks by time are never reached.
+
+mod chain;
+mod channels;
+mod clock;
+mod consensus;
+mod entropy;
+mod keys;
+mod node;
+mod signer;
+mod snapshot;
+mod store;
+mod wakers;
+mod wallet;
+mod watch;
+mod world;
+
+pub use chain::{Acceptance, BASE_SUBSIDY, COINBASE_MATURITY, GENESIS_HEIGHT, TxRefusal};
+pub use channels::{CHANNEL_CONFIRMATIONS, OpenRefusal};
+pub use clock::ManualClock;
+pub use consensus::ScriptRefusal;
+pub use entropy::SandboxEntropy;
+pub use node::SandboxNode;
+pub use snapshot::{ChannelRecord, NodeSnapshot, RestoreError, WalletCounters, WorldSnapshot};
+pub use store::MemoryStore;
+pub use world::World;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,255 @@
+//! The on-chain wallet of a node: addresses, coin selection, signing.
+
+use crate::chain::ChainState;
+use crate::keys::{KeyRing, WalletPath, bip86_pair, secp};
+use crate::node::{SandboxNode, refused};
+use crate::snapshot::WalletCounters;
+use bitcoin::absolute::LockTime;
+use bitcoin::hashes::{Hash, sha256};
+use bitcoin::secp256k1::Message;
+use bitcoin::sighash::{EcdsaSighashType, Prevouts, SighashCache, TapSighashType};
+use bitcoin::transaction::Version;
+use bitcoin::{OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
+use std::collections::BTreeMap;
+use tidegate_ports::{AddressKind, NodeError, Wallet};
+use tidegate_protocol::units::{SatPerKw, Sats};
+
+/// Non-witness bytes of an input.
+const INPUT_BYTES: u64 = 41;
+/// Witness weight of a P2WPKH input with the largest signature.
+const WITNESS_P2WPKH: u64 = 109;
+/// Witness weight of a P2TR key spend.
+const WITNESS_P2TR: u64 = 66;
+/// Dust limit of a P2TR output: smaller change is left to the fee.
+const CHANGE_DUST: Sats = Sats::constant(330);
+
+/// Addresses handed out, and what was sent.
+#[derive(Debug, Default)]
+pub(crate) struct WalletState {
+    pub(crate) counters: WalletCounters,
+    pub(crate) scripts: BTreeMap<ScriptBuf, WalletPath>,
+    pub(crate) labels: BTreeMap<Txid, String>,
+}
+
+/// A coin of the wallet.
+struct OwnCoin {
+    outpoint: OutPoint,
+    output: TxOut,
+    path: WalletPath,
+}
+
+impl WalletState {
+    /// Makes the key at `path` known, and counts it as used.
+    pub(crate) fn reveal(&mut self, ring: &KeyRing, path: WalletPath) -> Option<ScriptBuf> {
+        let script = ring.wallet_script(path)?;
+        let counter = self.counters.of(path.taproot, path.change);
+        *counter = (*counter).max(path.index.saturating_add(1));
+        self.scripts.insert(script.clone(), path);
+        Some(script)
+    }
+
+    /// A fresh address.
+    pub(crate) fn fresh(&mut self, ring: &KeyRing, kind: AddressKind) -> Result<ScriptBuf, NodeError> {
+        self.next(ring, WalletPath::is_taproot(kind), false)
+    }
+
+    fn next(&mut self, ring: &KeyRing, taproot: bool, change: bool) -> Result<ScriptBuf, NodeError> {
+        let index = *self.counters.of(taproot, change);
+        let revealed = self.reveal(ring, WalletPath { taproot, change, index });
+        revealed.ok_or_else(|| refused("new_address", "no address is left"))
+    }
+
+    /// Confirmed, mature, unspent coins; the largest first.
+    fn coins(&self, chain: &ChainState) -> Vec<OwnCoin> {
+        let mut coins: Vec<OwnCoin> = self
+            .scripts
+            .iter()
+            .flat_map(|(script, path)| {
+                chain.spendable(script).map(|(outpoint, output)| OwnCoin {
+                    outpoint,
+                    output: output.clone(),
+                    path: *path,
+                })
+            })
+            .collect();
+        coins.sort_by_key(|coin| (core::cmp::Reverse(coin.output.value), coin.outpoint));
+        coins
+    }
+
+    /// Sum of the confirmed coins.
+    fn balance(&self, chain: &ChainState) -> Option<Sats> {
+        let values = self.coins(chain).into_iter().map(|coin| Sats::try_from(coin.output.value));
+        Sats::checked_sum(values.collect::<Result<Vec<_>, _>>().ok()?)
+    }
+
+    /// Makes, signs and publishes a payment.
+    pub(crate) fn send(
+        &mut self,
+        ring: &KeyRing,
+        chain: &mut ChainState,
+        outputs: &[TxOut],
+        fee_rate: SatPerKw,
+        label: &str,
+    ) -> Result<Transaction, NodeError> {
+        let call = "send_outputs";
+        if outputs.is_empty() {
+            return Err(refused(call, "there is nothing to pay"));
+        }
+        if fee_rate < SatPerKw::FLOOR {
+            return Err(refused(call, format!("the fee rate of {fee_rate} is below the floor of {}", SatPerKw::FLOOR)));
+        }
+        let (coins, change) = select(self.coins(chain), outputs, fee_rate)?;
+        let mut outputs = outputs.to_vec();
+        if let Some(value) = change {
+            let script_pubkey = self.next(ring, true, true)?;
+            let place = change_place(&coins, outputs.len());
+            outputs.insert(place, TxOut { value: value.into(), script_pubkey });
+        }
+        let transaction = signed(ring, &coins, outputs).ok_or_else(|| refused(call, "the coins can not be signed"))?;
+        chain.accept(&transaction).map_err(|refusal| refused(call, refusal))?;
+        self.labels.insert(transaction.compute_txid(), label.to_owned());
+        Ok(transaction)
+    }
+
+    /// A transaction that touches the wallet and pays exactly `output`; of several the first that arrived.
+    fn find_payment(&self, chain: &ChainState, output: &TxOut) -> Option<(Transaction, OutPoint)> {
+        chain.paid_to(&output.script_pubkey).iter().find_map(|outpoint| {
+            let (transaction, _) = chain.transaction(&outpoint.txid)?;
+            let exact = chain.coin(outpoint)?.output.value == output.value;
+            (exact && self.touches(chain, transaction)).then(|| (transaction.clone(), *outpoint))
+        })
+    }
+
+    fn touches(&self, chain: &ChainState, transaction: &Transaction) -> bool {
+        let ours = |output: &TxOut| self.scripts.contains_key(&output.script_pubkey);
+        transaction.output.iter().any(ours)
+            || transaction
+                .input
+                .iter()
+                .any(|input| chain.coin(&input.previous_output).is_some_and(|coin| ours(coin.output)))
+    }
+}
+
+/// Takes coins, largest first, until they pay outputs and fee. Returns them with the change, unless it would be dust.
+fn select(
+    candidates: Vec<OwnCoin>,
+    outputs: &[TxOut],
+    fee_rate: SatPerKw,
+) -> Result<(Vec<OwnCoin>, Option<Sats>), NodeError> {
+    let too_much = || refused("send_outputs", "the amounts are more than 21 million bitcoin");
+    let amount = |output: &TxOut| Sats::try_from(output.value).map_err(|_| too_much());
+    let values: Vec<Sats> = outputs.iter().map(amount).collect::<Result<_, _>>()?;
+    let target = Sats::checked_sum(values).ok_or_else(too_much)?;
+    let mut coins: Vec<OwnCoin> = Vec::new();
+    let mut total = Sats::ZERO;
+    for coin in candidates {
+        total = total.checked_add(amount(&coin.output)?).ok_or_else(too_much)?;
+        coins.push(coin);
+        let fee = |change: bool| fee_rate.fee_floor(weight(&coins, outputs, change)).map_err(|_| too_much());
+        let left = |fee: Sats| total.checked_sub(target).and_then(|rest| rest.checked_sub(fee));
+        if left(fee(false)?).is_some() {
+            let change = left(fee(true)?).filter(|change| *change >= CHANGE_DUST);
+            return Ok((coins, change));
+        }
+    }
+    Err(NodeError::InsufficientFunds { reason: format!("{target} and fees are needed, {total} are confirmed") })
+}
+
+/// Estimated weight: largest signatures, and one more P2TR output when there is change.
+fn weight(coins: &[OwnCoin], outputs: &[TxOut], change: bool) -> u64 {
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let size = |number: u64| if number < 0xfd { 1 } else { 3 };
+    let inputs = count(coins.len());
+    let made = count(outputs.len()).saturating_add(u64::from(change));
+    let output_bytes: u64 =
+        outputs.iter().map(|output| count(output.size())).sum::<u64>() + if change { 43 } else { 0 };
+    let witnesses: u64 = coins.iter().map(|coin| if coin.path.taproot { WITNESS_P2TR } else { WITNESS_P2WPKH }).sum();
+    4 * (8 + size(inputs) + inputs * INPUT_BYTES + size(made) + output_bytes) + 2 + witnesses
+}
+
+/// Where the change goes: anywhere, as in real wallets, but the same for the same coins.
+fn change_place(coins: &[OwnCoin], outputs: usize) -> usize {
+    let seed: Vec<u8> = coins.iter().flat_map(|coin| coin.outpoint.txid.to_byte_array()).collect();
+    let digest = sha256::Hash::hash(&seed).to_byte_array();
+    usize::from(digest[0]) % outputs.saturating_add(1)
+}
+
+/// The transaction that spends all coins to the outputs, with witnesses.
+fn signed(ring: &KeyRing, coins: &[OwnCoin], outputs: Vec<TxOut>) -> Option<Transaction> {
+    let input = |coin: &OwnCoin| TxIn {
+        previous_output: coin.outpoint,
+        script_sig: ScriptBuf::new(),
+        sequence: Sequence::MAX,
+        witness: Witness::new(),
+    };
+    let mut transaction = Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: coins.iter().map(input).collect(),
+        output: outputs,
+    };
+    let spent: Vec<TxOut> = coins.iter().map(|coin| coin.output.clone()).collect();
+    let mut cache = SighashCache::new(&transaction);
+    let mut witnesses = Vec::with_capacity(coins.len());
+    for (index, coin) in coins.iter().enumerate() {
+        let secret = ring.wallet_key(coin.path)?;
+        witnesses.push(if coin.path.taproot {
+            let hash =
+                cache.taproot_key_spend_signature_hash(index, &Prevouts::All(&spent), TapSighashType::Default).ok()?;
+            let pair = bip86_pair(&secret).to_keypair();
+            let signature = secp().sign_schnorr_no_aux_rand(&Message::from(hash), &pair);
+            Witness::p2tr_key_spend(&bitcoin::taproot::Signature { signature, sighash_type: TapSighashType::Default })
+        } else {
+            let script = &coin.output.script_pubkey;
+            let hash = cache.p2wpkh_signature_hash(index, script, coin.output.value, EcdsaSighashType::All).ok()?;
+            let signature = secp().sign_ecdsa_low_r(&Message::from(hash), &secret);
+            let signature = bitcoin::ecdsa::Signature { signature, sighash_type: EcdsaSighashType::All };
+            Witness::p2wpkh(&signature, &secret.public_key(secp()))
+        });
+    }
+    for (input, witness) in transaction.input.iter_mut().zip(witnesses) {
+        input.witness = witness;
+    }
+    Some(transaction)
+}
+
+impl Wallet for SandboxNode {
+    async fn send_outputs(&self, outputs: &[TxOut], fee_rate: SatPerKw, label: &str) -> Result<Transaction, NodeError> {
+        self.world().change(|state| {
+            let (node, chain) = state.node_and_chain(&self.id());
+            node.wallet.send(&node.ring, chain, outputs, fee_rate, label)
+        })
+    }
+
+    async fn find_payment(&self, output: &TxOut) -> Result<Option<(Transaction, OutPoint)>, NodeError> {
+        Ok(self.read(|node, chain| node.wallet.find_payment(chain, output)))
+    }
+
+    async fn new_address(&self, kind: AddressKind) -> Result<ScriptBuf, NodeError> {
+        self.change(|node, _| node.wallet.fresh(&node.ring, kind))
+    }
+
+    async fn confirmed_balance(&self) -> Result<Sats, NodeError> {
+        let balance = self.read(|node, chain| node.wallet.balance(chain));
+        balance.ok_or_else(|| NodeError::BadAnswer {
+            call: "confirmed_balance",
+            reason: "the coins are worth more than 21 million bitcoin".to_owned(),
+        })
+    }
+
+    async fn publish(&self, transaction: &Transaction, label: &str) -> Result<(), NodeError> {
+        self.world().change(|state| {
+            let (node, chain) = state.node_and_chain(&self.id());
+            chain.accept(transaction).map_err(|refusal| refused("publish", refusal))?;
+            node.wallet.labels.entry(transaction.compute_txid()).or_insert_with(|| label.to_owned());
+            Ok(())
+        })
+    }
+
+    async fn estimate_fee(&self, conf_target: u32) -> Result<SatPerKw, NodeError> {
+        if conf_target == 0 {
+            return Err(refused("estimate_fee", "the confirmation target is 0"));
+        }
+        Ok(self.world().fee_rate())
+    }
+}

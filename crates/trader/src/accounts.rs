@@ -1,0 +1,314 @@
+//! Opening accounts, and carrying forward what was begun: funding, announcing, publishing again.
+//!
+//! An account is stored as initiated before any money moves. From there on every step is repeated until it succeeds,
+//! whether in this process or after a restart; before paying, the wallet is asked whether it has paid already.
+
+use crate::book::{Reserving, Update};
+use crate::config::OpenAccount;
+use crate::desk::Desk;
+use crate::error::OpenError;
+use crate::machine::AccountEvent;
+use crate::receipt;
+use bitcoin::{OutPoint, Transaction};
+use tidegate_ports::{
+    Chain, InitAccount, LinkError, NodeError, Reservation, ReservedKeys, Signer, Terms, TraderEnv, VenueLink, Wallet,
+};
+use tidegate_protocol::account::{
+    Account, AccountState, AccountTerms, MAX_EXPIRY_AHEAD, MIN_ACCOUNT_VALUE, MIN_EXPIRY_AHEAD,
+};
+use tidegate_protocol::keys::{AccountKey, FAMILY_ACCOUNT};
+use tidegate_protocol::script::find_output;
+use tidegate_protocol::units::{BlockCount, BlockHeight, SatPerKw, Sats};
+
+/// The expiry of a new account as a height.
+///
+/// # Errors
+/// [`OpenError::Expiry`] when it is too soon or too late.
+///
+/// # Source
+/// Protocol notes, accounts §2.
+fn expiry_height(best: BlockHeight, ahead: BlockCount) -> Result<BlockHeight, OpenError> {
+    let error = OpenError::Expiry { min: MIN_EXPIRY_AHEAD, max: MAX_EXPIRY_AHEAD, found: ahead };
+    if ahead < MIN_EXPIRY_AHEAD || ahead > MAX_EXPIRY_AHEAD {
+        return Err(error);
+    }
+    best.checked_add(ahead).ok_or(error)
+}
+
+fn check_limits(request: &OpenAccount, terms: &Terms) -> Result<(), OpenError> {
+    let (min, max, found) = (MIN_ACCOUNT_VALUE, terms.max_account_value, request.value);
+    if found < min || found > max {
+        return Err(OpenError::Value { min, max, found });
+    }
+    match request.fee_rate {
+        Some(rate) if rate < SatPerKw::FLOOR => Err(OpenError::FeeRate(rate)),
+        _ => Ok(()),
+    }
+}
+
+/// Reserves an account at the venue and stores it as initiated; [`fund`] is next.
+///
+/// # Errors
+/// [`OpenError`] by variant; nothing moved.
+///
+/// # Source
+/// Protocol notes, accounts §5.
+pub(crate) async fn reserve<E: TraderEnv>(env: &E, desk: &Desk, request: &OpenAccount) -> Result<Account, OpenError> {
+    let unfunded = |book: &crate::book::Book| {
+        book.accounts.values().find(|a| a.state == AccountState::Initiated).map(Account::key)
+    };
+    if let Some(key) = desk.read(unfunded) {
+        return Err(OpenError::InProgress(key));
+    }
+    let terms = env.link().terms().await?;
+    desk.note(|moment| moment.terms = Some(terms.clone()));
+    check_limits(request, &terms)?;
+    let best = env.chain().best_height().await?;
+    let expiry = expiry_height(best, request.expiry_blocks)?;
+    let reserving = reserving(env, desk, request, best, expiry).await?;
+    let trader = AccountKey::new(reserving.key.point);
+    let wanted = Reservation { value: reserving.value, expiry: reserving.expiry, trader, version: reserving.version };
+    let keys = match env.link().reserve(&wanted).await {
+        Ok(keys) => keys,
+        Err(error) => {
+            if matches!(error, LinkError::Refused { .. }) {
+                desk.update(|_| vec![Update::Reserving(Box::new(None))]).await;
+            }
+            return Err(error.into());
+        }
+    };
+    let account = initiated(env, &reserving, keys, best).await?;
+    let stored = account.clone();
+    desk.update(move |_| vec![Update::Account(Box::new(stored)), Update::Reserving(Box::new(None))]).await;
+    tracing::info!(account = %trader, value = %account.value, expiry = %account.terms.expiry, "account reserved");
+    Ok(account)
+}
+
+/// Stores what is about to be reserved, or takes up what was interrupted.
+async fn reserving<E: TraderEnv>(
+    env: &E,
+    desk: &Desk,
+    request: &OpenAccount,
+    best: BlockHeight,
+    expiry: BlockHeight,
+) -> Result<Reserving, OpenError> {
+    let alive = |old: &Reserving| best.checked_add(MIN_EXPIRY_AHEAD).is_some_and(|soonest| old.expiry >= soonest);
+    if let Some(old) = desk.read(|book| book.reserving).filter(alive) {
+        if (old.value, old.version) != (request.value, request.version) {
+            return Err(OpenError::Unfinished { value: old.value, version: old.version });
+        }
+        return Ok(old);
+    }
+    let key = env.signer().derive_next_key(FAMILY_ACCOUNT).await?;
+    let reserving = Reserving { key, value: request.value, expiry, version: request.version };
+    desk.update(move |_| vec![Update::Reserving(Box::new(Some(reserving)))]).await;
+    Ok(reserving)
+}
+
+async fn initiated<E: TraderEnv>(
+    env: &E,
+    reserving: &Reserving,
+    keys: ReservedKeys,
+    best: BlockHeight,
+) -> Result<Account, OpenError> {
+    let secret = env.signer().shared_secret(keys.auctioneer.point(), reserving.key.locator).await?;
+    let terms = AccountTerms {
+        version: reserving.version,
+        trader: AccountKey::new(reserving.key.point),
+        auctioneer: keys.auctioneer,
+        batch: keys.batch,
+        secret,
+        expiry: reserving.expiry,
+    };
+    // Keys that make no script are refused before money depends on them.
+    terms.output_script()?;
+    Ok(Account {
+        terms,
+        locator: reserving.key.locator,
+        value: reserving.value,
+        state: AccountState::Initiated,
+        height_hint: best,
+        outpoint: None,
+        latest_tx: None,
+    })
+}
+
+/// Finds or makes the funding transaction of an initiated account, and stores it as pending.
+///
+/// # Errors
+/// [`NodeError`]; the account stays initiated, and the same call may be repeated.
+///
+/// # Source
+/// Protocol notes, accounts §4.
+pub(crate) async fn fund<E: TraderEnv>(
+    env: &E,
+    desk: &Desk,
+    account: &Account,
+    fee_rate: Option<SatPerKw>,
+) -> Result<Account, NodeError> {
+    let bad = |reason: &str| NodeError::BadAnswer { call: "SendOutputs", reason: reason.into() };
+    let key = account.key();
+    let output = account.terms.output(account.value).map_err(|error| bad(&error.to_string()))?;
+    let (transaction, outpoint) = match env.wallet().find_payment(&output).await? {
+        Some(found) => found,
+        None => {
+            let rate = rate_or_estimate(env, desk, fee_rate).await?;
+            let label = label(&desk.config.user_label, &Note::create(account));
+            let transaction = env.wallet().send_outputs(std::slice::from_ref(&output), rate, &label).await?;
+            let vout =
+                find_output(&transaction, &output.script_pubkey).ok_or_else(|| bad("it does not pay the account"))?;
+            let outpoint = OutPoint::new(transaction.compute_txid(), vout);
+            (transaction, outpoint)
+        }
+    };
+    tracing::info!(account = %key, %outpoint, "account funded");
+    let funded = Account { outpoint: Some(outpoint), latest_tx: Some(transaction), ..account.clone() };
+    let edit = move |book: &crate::book::Book| {
+        let Some(Account { state, .. }) = book.after(key, AccountEvent::Funded) else { return Vec::new() };
+        vec![Update::Account(Box::new(Account { state, ..funded }))]
+    };
+    desk.update(edit).await;
+    desk.account(key).ok_or_else(|| bad("the account is gone"))
+}
+
+/// The given rate, else the node's estimate, never below the floor.
+pub(crate) async fn rate_or_estimate<E: TraderEnv>(
+    env: &E,
+    desk: &Desk,
+    given: Option<SatPerKw>,
+) -> Result<SatPerKw, NodeError> {
+    match given {
+        Some(rate) => Ok(rate),
+        None => Ok(env.wallet().estimate_fee(desk.config.fee_conf_target).await?.max(SatPerKw::FLOOR)),
+    }
+}
+
+/// Announces a funded account to the venue; repeating is harmless.
+///
+/// # Errors
+/// [`LinkError`].
+pub(crate) async fn announce<E: TraderEnv>(env: &E, account: &Account) -> Result<(), LinkError> {
+    let bad = |reason: String| LinkError::BadAnswer { call: "InitAccount", reason };
+    let script = account.terms.output_script().map_err(|error| bad(error.to_string()))?;
+    let Some(outpoint) = account.outpoint else { return Err(bad("the account has no output".into())) };
+    let reservation = Reservation {
+        value: account.value,
+        expiry: account.terms.expiry,
+        trader: account.key(),
+        version: account.terms.version,
+    };
+    env.link().init(&InitAccount { reservation, outpoint, script }).await
+}
+
+/// Hands the account's last transaction to the network again, when it is ours to publish.
+///
+/// # Errors
+/// [`NodeError`].
+pub(crate) async fn publish_again<E: TraderEnv>(env: &E, account: &Account, label: &str) -> Result<(), NodeError> {
+    match account.state {
+        AccountState::PendingOpen => match account.latest_tx.as_ref().filter(|tx| is_signed(tx)) {
+            Some(transaction) => env.wallet().publish(transaction, label).await,
+            None => Ok(()),
+        },
+        AccountState::PendingClosed => match receipt::stored_close(account) {
+            Some(close) => env.wallet().publish(close.transaction(), label).await,
+            None => Ok(()),
+        },
+        AccountState::Initiated | AccountState::PendingUpdate | AccountState::Open | AccountState::Expired => Ok(()),
+        AccountState::Closed | AccountState::CanceledAfterRecovery => Ok(()),
+        AccountState::PendingBatch | AccountState::ExpiredPendingUpdate => Ok(()),
+    }
+}
+
+fn is_signed(transaction: &Transaction) -> bool {
+    transaction.input.iter().all(|input| !input.witness.is_empty() || !input.script_sig.is_empty())
+}
+
+/// What the label of a transaction says about an account.
+///
+/// # Source
+/// Protocol notes, accounts §9: field order and names are read by existing tools.
+#[derive(serde::Serialize)]
+pub(crate) struct Note {
+    key: AccountKey,
+    action: &'static str,
+    expiry_height: u32,
+    output_index: u32,
+    expiry_spend: bool,
+    tx_fee: Option<u64>,
+    balance_diff: i64,
+}
+
+impl Note {
+    /// The funding of an account.
+    pub(crate) fn create(account: &Account) -> Note {
+        Note {
+            key: account.key(),
+            action: "create",
+            expiry_height: account.terms.expiry.get(),
+            output_index: 0,
+            expiry_spend: false,
+            tx_fee: None,
+            balance_diff: account.value.to_delta().get(),
+        }
+    }
+
+    /// The close of an account.
+    pub(crate) fn close(account: &Account, expiry_spend: bool, fee: Option<Sats>) -> Note {
+        Note {
+            key: account.key(),
+            action: "close",
+            expiry_height: account.terms.expiry.get(),
+            output_index: account.outpoint.map_or(0, |outpoint| outpoint.vout),
+            expiry_spend,
+            tx_fee: fee.map(Sats::get),
+            balance_diff: account.value.to_delta().checked_neg().map_or(0, |delta| delta.get()),
+        }
+    }
+}
+
+/// A label of the node's wallet, at most 500 bytes.
+pub(crate) fn label(prefix: &str, note: &Note) -> String {
+    #[derive(serde::Serialize)]
+    struct Labelled<'a> {
+        account: &'a Note,
+    }
+    const MAX_BYTES: usize = 500;
+    let json = serde_json::to_string(&Labelled { account: note }).expect("a note is plain data with string keys");
+    let mut text = if prefix.is_empty() { format!("poold -- {json}") } else { format!("{prefix} poold -- {json}") };
+    let mut end = text.len().min(MAX_BYTES);
+    while !text.is_char_boundary(end) {
+        end = end.saturating_sub(1);
+    }
+    text.truncate(end);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn an_expiry_lies_within_the_markets_bounds() {
+        let best = BlockHeight::new(800_000);
+        for (ahead, expected) in [(143, None), (144, Some(800_144)), (52_560, Some(852_560)), (52_561, None)] {
+            let found = expiry_height(best, BlockCount::new(ahead)).ok().map(BlockHeight::get);
+            assert_eq!(found, expected, "{ahead}");
+        }
+        assert!(expiry_height(BlockHeight::new(u32::MAX), BlockCount::new(144)).is_err());
+    }
+
+    #[test]
+    fn labels_are_those_that_existing_tools_read_and_fit_the_wallet() {
+        let note = Note::create(&fixtures::account(1));
+        let key = fixtures::account_key(1);
+        let expected = format!(
+            "me poold -- {{\"account\":{{\"key\":\"{key}\",\"action\":\"create\",\"expiry_height\":5000,\"output_index\":0,\
+             \"expiry_spend\":false,\"tx_fee\":null,\"balance_diff\":1000000}}}}"
+        );
+        assert_eq!(label("me", &note), expected);
+        assert!(label("", &note).starts_with("poold -- {"));
+        assert!(label(&"é".repeat(400), &note).len() <= 500);
+    }
+}

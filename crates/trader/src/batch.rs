@@ -1,0 +1,282 @@
+//! One batch, from proposal to signature: prepare, verify, channels, accept; sign, store, send.
+//!
+//! A step runs beside the stream, so that a repeated proposal ends it at once. Everything that a step may leave behind
+//! is named before it begins; the next proposal cleans it up first.
+
+use crate::book::{Book, OrderEvent, OrderEventKind, Update};
+use crate::desk::Desk;
+use crate::funding::{self, Refusal, Remains};
+use crate::receipt::release_batch;
+use crate::staging::{self, Basis};
+use bitcoin::OutPoint;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tidegate_ports::{
+    Chain, ClientMessage, Clock, Musig2Request, NodeInfo, ScriptSpend, SessionId, SignInput, Signer, Timestamp,
+    TraderEnv,
+};
+use tidegate_protocol::account::{Account, AccountVersion};
+use tidegate_protocol::batch::{AccountSignature, BatchSignatures, ChannelInfo, Prepare, Reject, SignBegin};
+use tidegate_protocol::keys::{AccountKey, KeyDescriptor};
+use tidegate_protocol::musig2::{Musig2Version, PublicNonce};
+use tidegate_protocol::script::key_spend_sighash;
+use tidegate_protocol::units::BlockHeight;
+use tidegate_protocol::verify::{LocalView, VerifiedBatch, verify_prepare, verify_sign};
+
+/// A batch that passed every check, with what it was checked against.
+#[derive(Clone, Debug)]
+pub(crate) struct Verified {
+    pub(crate) batch: Arc<VerifiedBatch>,
+    pub(crate) basis: Basis,
+}
+
+/// What a refusal leaves to do: the message, and the shims that go first.
+pub(crate) fn reject(batch_id: Vec<u8>, refusal: Refusal) -> ClientMessage {
+    tracing::warn!(batch = %hex(&batch_id), reason = %refusal.message, class = ?refusal.reason, "batch refused");
+    ClientMessage::Reject(Reject { batch_id, message: refusal.message, reason: refusal.reason })
+}
+
+/// Lower-case hexadecimal of raw bytes for the log.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Cleans up what earlier proposals left: shims, channels, and the place of a signed one.
+///
+/// # Source
+/// Protocol notes, batch §6 (a) to (c).
+async fn clean_up_earlier<E: TraderEnv>(env: &E, desk: &Desk) -> Result<(), Refusal> {
+    // A step that was cut may still have its commit in the queue: this one waits until it is through.
+    desk.update(|_| Vec::new()).await;
+    let earlier = desk.note(|moment| moment.remains.clone());
+    let staged: Vec<Remains> = desk.read(|book| {
+        let active = book.staged.values().filter(|batch| batch.standing == crate::book::Standing::Active);
+        active.map(Remains::of_staged).collect()
+    });
+    for remains in earlier.iter().chain(&staged) {
+        let cleaned = funding::clean_up(env, remains).await;
+        cleaned.map_err(|error| Refusal::unknown(format!("cleaning up the earlier proposal: {error}")))?;
+    }
+    desk.note(|moment| moment.remains.clear());
+    if !staged.is_empty() {
+        desk.update(|book| staging::supersede(book, |_| true)).await;
+    }
+    Ok(())
+}
+
+/// Verifies a proposal against the book as it is now.
+///
+/// # Errors
+/// [`Refusal`] with the class of the first check that fails.
+async fn verify<E: TraderEnv>(env: &E, desk: &Desk, node: &NodeInfo, prepare: &Prepare) -> Result<Verified, Refusal> {
+    let best_height = best_height(env).await?;
+    let batch_version = desk.batch_version();
+    desk.read(|book| {
+        let view = view(book, node, best_height, batch_version);
+        match verify_prepare(&view, prepare) {
+            Ok(batch) => Ok(Verified { basis: Basis::of(book, &batch), batch: Arc::new(batch) }),
+            Err(error) => Err(Refusal { message: error.to_string(), reason: error.reject_reason() }),
+        }
+    })
+}
+
+async fn best_height<E: TraderEnv>(env: &E) -> Result<BlockHeight, Refusal> {
+    env.chain().best_height().await.map_err(|error| Refusal::unknown(format!("best height: {error}")))
+}
+
+fn view<'a>(
+    book: &'a Book,
+    node: &NodeInfo,
+    best_height: BlockHeight,
+    batch_version: tidegate_protocol::batch::BatchVersion,
+) -> LocalView<'a> {
+    LocalView { node: node.id, best_height, batch_version, accounts: &book.accounts, orders: &book.orders }
+}
+
+fn node(desk: &Desk) -> Result<NodeInfo, Refusal> {
+    desk.note(|moment| moment.node.clone()).ok_or_else(|| Refusal::unknown("the node is not known yet"))
+}
+
+/// First step: cleans up after earlier proposals, verifies, reaches the peers. Then the batch may be accepted.
+///
+/// What the batch may leave behind is noted before anything is registered at the node.
+///
+/// # Errors
+/// [`Refusal`].
+pub(crate) async fn prepare<E: TraderEnv>(env: &E, desk: &Desk, prepare: Box<Prepare>) -> Result<Verified, Refusal> {
+    let deadline = env.clock().now().plus_ms(desk.config.step_timeout_ms);
+    clean_up_earlier(env, desk).await?;
+    let node = node(desk)?;
+    let verified = verify(env, desk, &node, &prepare).await?;
+    tracing::info!(batch = %prepare.batch_id, matches = verified.batch.matches().len(), "batch verified");
+    desk.note(|moment| moment.remains.push(Remains::of(&verified.batch)));
+    funding::prepare(env, &node, &verified.batch, deadline).await?;
+    Ok(verified)
+}
+
+/// Second step: channels, signatures, the commit, and the message that may leave because of it.
+///
+/// # Errors
+/// [`Refusal`]; then no signature left.
+///
+/// # Source
+/// Protocol notes, batch §8.
+pub(crate) async fn sign<E: TraderEnv>(
+    env: &E,
+    desk: &Desk,
+    verified: &Verified,
+    request: Box<SignBegin>,
+) -> Result<ClientMessage, Refusal> {
+    let deadline = env.clock().now().plus_ms(desk.config.step_timeout_ms);
+    let node = node(desk)?;
+    // A request that cannot be signed is refused before channels exist that a node would not open twice.
+    check_sign(env, desk, &node, verified, &request).await?;
+    let channels = funding::open(env, &node, &verified.batch, deadline).await?;
+    check_sign(env, desk, &node, verified, &request).await?;
+    let accounts = signatures(env, verified, &request).await?;
+    store_and_release(env, desk, verified, accounts, channels).await
+}
+
+async fn check_sign<E: TraderEnv>(
+    env: &E,
+    desk: &Desk,
+    node: &NodeInfo,
+    verified: &Verified,
+    request: &SignBegin,
+) -> Result<(), Refusal> {
+    let best_height = best_height(env).await?;
+    let batch_version = desk.batch_version();
+    desk.read(|book| {
+        let view = view(book, node, best_height, batch_version);
+        verify_sign(&view, &verified.batch, request)
+            .map_err(|error| Refusal { message: error.to_string(), reason: error.reject_reason() })
+    })
+}
+
+async fn signatures<E: TraderEnv>(
+    env: &E,
+    verified: &Verified,
+    request: &SignBegin,
+) -> Result<BTreeMap<AccountKey, AccountSignature>, Refusal> {
+    let mut signatures = BTreeMap::new();
+    for (key, ending) in verified.batch.accounts() {
+        let account =
+            verified.basis.account(*key).ok_or_else(|| Refusal::unknown(format!("account {key} is unknown")))?;
+        let signature = match musig2_version(account.terms.version) {
+            None => ecdsa(env, account, ending.input, verified, request).await?,
+            Some(version) => musig2(env, account, ending.input, version, verified, request).await?,
+        };
+        signatures.insert(*key, signature);
+    }
+    Ok(signatures)
+}
+
+fn musig2_version(version: AccountVersion) -> Option<Musig2Version> {
+    match version {
+        AccountVersion::V0 => None,
+        AccountVersion::V1 => Some(Musig2Version::V040),
+        AccountVersion::V2 => Some(Musig2Version::V100Rc2),
+    }
+}
+
+fn signer_failed(key: AccountKey, error: &dyn std::fmt::Display) -> Refusal {
+    Refusal::unknown(format!("signing for account {key}: {error}"))
+}
+
+async fn ecdsa<E: TraderEnv>(
+    env: &E,
+    account: &Account,
+    input: usize,
+    verified: &Verified,
+    request: &SignBegin,
+) -> Result<AccountSignature, Refusal> {
+    let key = account.key();
+    let script = account.terms.inner_script().map_err(|error| signer_failed(key, &error))?;
+    let wanted = SignInput {
+        transaction: verified.batch.prepare().transaction.clone(),
+        input,
+        prev_outputs: request.prev_outputs.clone(),
+        key: KeyDescriptor { point: *key.point(), locator: account.locator },
+        tweak: account.terms.trader_tweak(),
+        spend: ScriptSpend::SegwitV0 { script },
+    };
+    let der = env.signer().sign_input(&wanted).await.map_err(|error| signer_failed(key, &error))?;
+    Ok(AccountSignature::Ecdsa(der))
+}
+
+async fn musig2<E: TraderEnv>(
+    env: &E,
+    account: &Account,
+    input: usize,
+    version: Musig2Version,
+    verified: &Verified,
+    request: &SignBegin,
+) -> Result<AccountSignature, Refusal> {
+    let key = account.key();
+    let failed = |error: &dyn std::fmt::Display| signer_failed(key, error);
+    let transaction = &verified.batch.prepare().transaction;
+    let server = request.server_nonces.get(&key).ok_or_else(|| failed(&"the venue sent no nonces"))?;
+    let message = key_spend_sighash(transaction, input, &request.prev_outputs).map_err(|error| failed(&error))?;
+    let begin = Musig2Request {
+        signer: account.locator,
+        keys: [*account.terms.auctioneer.point(), *key.point()],
+        version,
+        merkle_root: account.terms.merkle_root().map_err(|error| failed(&error))?,
+        other_nonce: Some(*server),
+    };
+    let (session, nonce) = env.signer().musig2_begin(&begin).await.map_err(|error| failed(&error))?;
+    sign_once(env, session, nonce, message).await.map_err(|error| failed(&error))
+}
+
+/// A session signs one message and is forgotten, whether it succeeds or not.
+async fn sign_once<E: TraderEnv>(
+    env: &E,
+    session: SessionId,
+    nonce: PublicNonce,
+    message: [u8; 32],
+) -> Result<AccountSignature, tidegate_ports::NodeError> {
+    match env.signer().musig2_sign(session, message, true).await {
+        Ok(partial) => Ok(AccountSignature::Musig2 { partial, nonce }),
+        Err(error) => {
+            if let Err(error) = env.signer().musig2_cleanup(session).await {
+                tracing::debug!(%error, "the session was not cleaned up");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The point of no return: what the batch makes true is durable before a signature leaves.
+async fn store_and_release<E: TraderEnv>(
+    env: &E,
+    desk: &Desk,
+    verified: &Verified,
+    accounts: BTreeMap<AccountKey, AccountSignature>,
+    channels: BTreeMap<OutPoint, ChannelInfo>,
+) -> Result<ClientMessage, Refusal> {
+    let refused = |error: &dyn std::fmt::Display| Refusal::unknown(error.to_string());
+    let staged = staging::staged(&verified.batch, env.clock().now()).map_err(|error| refused(&error))?;
+    let (batch_id, transaction) = (staged.batch_id, staged.transaction.clone());
+    let basis = verified.basis.clone();
+    let commit = desk.commit(move |book| staging::stage(book, staged, &basis).map(|updates| (updates, ())));
+    let ((), receipt) = commit.await.map_err(|error| refused(&error))?;
+    tracing::info!(batch = %batch_id, txid = %transaction.compute_txid(), "batch stored, signatures leave");
+    release_batch(&receipt, &transaction, BatchSignatures { batch_id, accounts, channels }).map_err(|error| {
+        tracing::error!(%error, "the receipt does not cover the signatures");
+        refused(&error)
+    })
+}
+
+/// The log entries of a refused batch.
+pub(crate) fn rejected_events(verified: &VerifiedBatch, reason: &str, at: Timestamp) -> Vec<Update> {
+    let kind = OrderEventKind::Rejected { reason: reason.to_owned() };
+    let event = |matched: &tidegate_protocol::verify::VerifiedMatch| OrderEvent {
+        at,
+        order: matched.ours,
+        batch: verified.prepare().batch_id,
+        theirs: matched.theirs,
+        units: matched.units,
+        kind: kind.clone(),
+    };
+    verified.matches().iter().map(|matched| Update::Event(Box::new(event(matched)))).collect()
+}

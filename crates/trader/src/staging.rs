@@ -1,0 +1,363 @@
+//! From a verified batch to rows: what is staged before a signature leaves, and what becomes true when it is final.
+//!
+//! Does: compute updates of the book. Everything here is synchronous and pure.
+
+use crate::book::{
+    BatchRecord, Book, Lease, OrderEvent, OrderEventKind, Settlement, StagedAccount, StagedBatch, StagedMatch,
+    StagedOrder, Standing, Update,
+};
+use crate::machine::AccountEvent;
+use bitcoin::{OutPoint, Transaction, Txid};
+use std::collections::BTreeMap;
+use thiserror::Error;
+use tidegate_ports::Timestamp;
+use tidegate_protocol::account::{Account, AccountState};
+use tidegate_protocol::keys::AccountKey;
+use tidegate_protocol::order::{OrderState, OwnOrder};
+use tidegate_protocol::script::{SpendKind, classify_spend, find_output};
+use tidegate_protocol::units::{BlockHeight, Sats};
+use tidegate_protocol::verify::{VerifiedBatch, VerifiedMatch};
+
+/// A batch that may no longer be signed: the book moved since it was verified.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum StageError {
+    #[error("account {0} changed since the batch was verified")]
+    AccountChanged(AccountKey),
+    #[error("order {0} changed since the batch was verified")]
+    OrderChanged(tidegate_protocol::keys::OrderNonce),
+    #[error("the verified batch names an input that its transaction does not have")]
+    NoInput,
+}
+
+/// What a batch was verified against, to be compared when it is signed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Basis {
+    accounts: BTreeMap<AccountKey, Account>,
+    orders: Vec<OwnOrder>,
+}
+
+impl Basis {
+    /// The accounts and orders of ours in the batch, as the book has them.
+    pub(crate) fn of(book: &Book, batch: &VerifiedBatch) -> Basis {
+        let accounts = batch.accounts().keys().filter_map(|key| book.accounts.get(key)).map(|a| (a.key(), a.clone()));
+        let orders = batch.orders().iter().filter_map(|ending| book.orders.get(&ending.nonce)).cloned();
+        Basis { accounts: accounts.collect(), orders: orders.collect() }
+    }
+
+    /// The account before the batch.
+    pub(crate) fn account(&self, key: AccountKey) -> Option<&Account> {
+        self.accounts.get(&key)
+    }
+
+    /// Whether the book still has what was verified. A confirmation in between is no change.
+    fn holds(&self, book: &Book) -> Result<(), StageError> {
+        for (key, before) in &self.accounts {
+            let usable = |now: &&Account| {
+                matches!(now.state, AccountState::Open | AccountState::PendingBatch)
+                    && (now.outpoint, now.value, now.terms) == (before.outpoint, before.value, before.terms)
+            };
+            book.accounts.get(key).filter(usable).ok_or(StageError::AccountChanged(*key))?;
+        }
+        for before in &self.orders {
+            let nonce = before.order.nonce;
+            book.orders.get(&nonce).filter(|now| *now == before).ok_or(StageError::OrderChanged(nonce))?;
+        }
+        Ok(())
+    }
+}
+
+/// What is stored of a batch before it is signed.
+///
+/// # Errors
+/// [`StageError::NoInput`].
+pub(crate) fn staged(batch: &VerifiedBatch, now: Timestamp) -> Result<StagedBatch, StageError> {
+    let prepare = batch.prepare();
+    let mut accounts = Vec::new();
+    for ending in batch.accounts().values() {
+        let input = prepare.transaction.input.get(ending.input).ok_or(StageError::NoInput)?;
+        let (after, recreated) = (ending.after.clone(), ending.recreated);
+        accounts.push(StagedAccount { spent: input.previous_output, after, recreated });
+    }
+    let orders = batch.orders().iter().map(|ending| StagedOrder {
+        nonce: ending.nonce,
+        state: ending.state,
+        units_unfulfilled: ending.units_unfulfilled,
+    });
+    let shares = chain_fee_shares(batch);
+    let matches = batch.matches().iter().zip(shares).map(|(matched, share)| staged_match(batch, matched, share, now));
+    Ok(StagedBatch {
+        batch_id: prepare.batch_id,
+        transaction: prepare.transaction.clone(),
+        standing: Standing::Active,
+        height_hint: prepare.height_hint,
+        fee_rate: prepare.fee_rate,
+        execution_fee: prepare.execution_fee,
+        prices: prepare.markets.iter().map(|(duration, market)| (*duration, market.clearing_price)).collect(),
+        accounts,
+        orders: orders.collect(),
+        matches: matches.collect(),
+        signed_at: now,
+    })
+}
+
+fn staged_match(batch: &VerifiedBatch, matched: &VerifiedMatch, chain_fee: Sats, now: Timestamp) -> StagedMatch {
+    let prepare = batch.prepare();
+    let lease = Lease {
+        batch_id: prepare.batch_id,
+        txid: prepare.transaction.compute_txid(),
+        channel: matched.shim.channel_point,
+        account: matched.account,
+        ours: matched.ours,
+        theirs: matched.theirs,
+        node: matched.node,
+        maker: matched.maker,
+        units: matched.units,
+        duration: matched.duration,
+        clearing_price: matched.clearing_price,
+        premium: matched.premium,
+        execution_fee: matched.execution_fee,
+        chain_fee,
+        self_balance: matched.self_balance,
+        booked_at: now,
+        height: prepare.height_hint,
+    };
+    StagedMatch { lease, pending_id: matched.shim.pending_id }
+}
+
+/// Each match's share of its account's chain fee, in the order of the matches.
+fn chain_fee_shares(batch: &VerifiedBatch) -> Vec<Sats> {
+    let matches = batch.matches();
+    let keys: Vec<AccountKey> = matches.iter().map(|matched| matched.account).collect();
+    let fee = |key: AccountKey| batch.accounts().get(&key).map_or(Sats::ZERO, |ending| ending.chain_fee);
+    shares(&keys, fee)
+}
+
+/// Splits each account's fee evenly over its matches, remainder to the first.
+fn shares(keys: &[AccountKey], fee: impl Fn(AccountKey) -> Sats) -> Vec<Sats> {
+    let mut result = Vec::with_capacity(keys.len());
+    for (index, key) in keys.iter().enumerate() {
+        let count = u64::try_from(keys.iter().filter(|other| *other == key).count()).unwrap_or(u64::MAX).max(1);
+        let first = !keys.iter().take(index).any(|other| other == key);
+        let whole = fee(*key).get();
+        let share = whole / count + if first { whole % count } else { 0 };
+        result.push(Sats::new(share).expect("a share is at most the whole"));
+    }
+    result
+}
+
+/// The commit before a signature leaves: the batch, and every earlier proposal in its place superseded.
+///
+/// # Errors
+/// [`StageError`] when the book moved since the batch was verified.
+pub(crate) fn stage(book: &Book, batch: StagedBatch, basis: &Basis) -> Result<Vec<Update>, StageError> {
+    basis.holds(book)?;
+    let txid = batch.txid();
+    let mut updates = supersede(book, |other| other.txid() != txid);
+    let at = batch.signed_at;
+    updates.extend(events(&batch, at, |_| OrderEventKind::Signed));
+    updates.push(Update::Stage(Box::new(batch)));
+    Ok(updates)
+}
+
+/// Every active proposal of this kind loses its place.
+pub(crate) fn supersede(book: &Book, which: impl Fn(&StagedBatch) -> bool) -> Vec<Update> {
+    let active = book.staged.values().filter(|batch| batch.standing == Standing::Active && which(batch));
+    active
+        .map(|batch| Update::Stage(Box::new(StagedBatch { standing: Standing::Superseded, ..batch.clone() })))
+        .collect()
+}
+
+/// One event per match of a signed batch.
+fn events(batch: &StagedBatch, at: Timestamp, kind: impl Fn(&Lease) -> OrderEventKind) -> Vec<Update> {
+    let event = |staged: &StagedMatch| OrderEvent {
+        at,
+        order: staged.lease.ours,
+        batch: batch.batch_id,
+        theirs: staged.lease.theirs,
+        units: staged.lease.units,
+        kind: kind(&staged.lease),
+    };
+    batch.matches.iter().map(|staged| Update::Event(Box::new(event(staged)))).collect()
+}
+
+/// When and how a batch became final.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settled {
+    pub(crate) by: Settlement,
+    pub(crate) at: Timestamp,
+    pub(crate) height: BlockHeight,
+}
+
+/// What becomes true when a signed batch is final; nothing when it is not known or already booked.
+pub(crate) fn settle(book: &Book, txid: Txid, settled: Settled) -> Option<Vec<Update>> {
+    let batch = book.staged.get(&txid).filter(|batch| batch.standing != Standing::Booked)?;
+    let mut updates = Vec::new();
+    for staged in &batch.accounts {
+        updates.extend(settled_account(book, staged, settled.by));
+    }
+    for staged in &batch.orders {
+        if let Some(own) = book.orders.get(&staged.nonce) {
+            let (state, units_unfulfilled) = (staged.state, staged.units_unfulfilled);
+            updates.push(Update::Order(Box::new(OwnOrder { state, units_unfulfilled, ..own.clone() })));
+        }
+    }
+    // A batch that was booked on the venue's word, but lost on the chain.
+    let lost = book.staged.values().filter(|other| other.standing == Standing::Booked && other.conflicts_with(batch));
+    for other in lost {
+        tracing::error!(batch = %other.batch_id, txid = %other.txid(), by = %txid, "a final batch was replaced on the chain");
+        updates.extend(other.matches.iter().map(|staged| Update::DropLease(staged.lease.channel)));
+        updates.push(Update::Unstage(other.txid()));
+    }
+    for staged in &batch.matches {
+        let lease = Lease { booked_at: settled.at, height: settled.height, ..staged.lease.clone() };
+        updates.push(Update::Lease(Box::new(lease)));
+    }
+    updates.extend(events(batch, settled.at, |_| OrderEventKind::Finalized));
+    updates.push(Update::Batch(Box::new(BatchRecord {
+        batch_id: batch.batch_id,
+        txid,
+        fee_rate: batch.fee_rate,
+        execution_fee: batch.execution_fee,
+        height_hint: batch.height_hint,
+        prices: batch.prices.clone(),
+        settlement: settled.by,
+        settled_at: settled.at,
+    })));
+    updates.push(Update::Stage(Box::new(StagedBatch { standing: Standing::Booked, ..batch.clone() })));
+    Some(updates)
+}
+
+fn settled_account(book: &Book, staged: &StagedAccount, by: Settlement) -> Option<Update> {
+    let key = staged.after.key();
+    let current = book.accounts.get(&key)?;
+    // On a word of the venue only the output that we know is spent; the chain is always right.
+    if by != Settlement::Chain && current.outpoint != Some(staged.spent) {
+        tracing::error!(account = %key, "the batch spends another output than the account's");
+        return None;
+    }
+    let event = if staged.recreated { AccountEvent::BatchRecreated } else { AccountEvent::BatchConsumed };
+    match book.after(key, event) {
+        Some(Account { state, .. }) => Some(Update::Account(Box::new(Account { state, ..staged.after.clone() }))),
+        None => {
+            tracing::error!(account = %key, state = ?current.state, "a batch became final for an account that cannot be in one");
+            None
+        }
+    }
+}
+
+/// The current output reached its depth.
+pub(crate) fn confirmed(book: &Book, key: AccountKey, transaction: &Transaction, height: BlockHeight) -> Vec<Update> {
+    let txid = transaction.compute_txid();
+    let current = book.accounts.get(&key).and_then(|account| account.outpoint);
+    if current.is_none_or(|outpoint| outpoint.txid != txid) {
+        return Vec::new();
+    }
+    let Some(account) = book.after(key, AccountEvent::Confirmed) else { return Vec::new() };
+    if book.accounts.get(&key).is_some_and(|before| before.state == account.state) {
+        return Vec::new();
+    }
+    let mut updates = vec![Update::Account(Box::new(Account { height_hint: height, ..account }))];
+    // The chain has spoken: this batch needs no memory any more, and whatever spent the same outputs is void.
+    if let Some(batch) = book.staged.get(&txid) {
+        let settled = book.staged.values().filter(|other| other.conflicts_with(batch));
+        updates.extend(settled.map(|other| Update::Unstage(other.txid())));
+    }
+    updates
+}
+
+/// A block spends an output of the account.
+///
+/// # Source
+/// Protocol notes, accounts §3 and §4, batch §9.
+pub(crate) fn spent(
+    book: &Book,
+    key: AccountKey,
+    spender: &Transaction,
+    at: Timestamp,
+    height: BlockHeight,
+) -> Vec<Update> {
+    let Some(account) = book.accounts.get(&key) else { return Vec::new() };
+    let txid = spender.compute_txid();
+    let settled = Settled { by: Settlement::Chain, at, height };
+    let signed = book.staged.get(&txid).is_some_and(|batch| batch.accounts.iter().any(|s| s.after.key() == key));
+    if signed {
+        // A batch that we signed: also when its finalize message never came.
+        return settle(book, txid, settled).unwrap_or_default();
+    }
+    let Some(witness) = account.outpoint.and_then(|outpoint| witness_of(spender, outpoint)) else { return Vec::new() };
+    let kind = classify_spend(witness);
+    if kind == SpendKind::Cooperative
+        && let Some(update) = adopted(account, spender, height)
+    {
+        tracing::warn!(account = %key, %txid, "the account moved in a transaction that we did not know");
+        return vec![update];
+    }
+    let event = match kind {
+        SpendKind::Expiry => AccountEvent::SpentByExpiry,
+        SpendKind::Cooperative => AccountEvent::SpentForGood,
+        SpendKind::Unknown => {
+            tracing::error!(account = %key, %txid, "the account was spent in an unknown way");
+            AccountEvent::SpentForGood
+        }
+    };
+    closed(book, key, event, spender, height)
+}
+
+fn witness_of(transaction: &Transaction, outpoint: OutPoint) -> Option<&bitcoin::Witness> {
+    transaction.input.iter().find(|input| input.previous_output == outpoint).map(|input| &input.witness)
+}
+
+/// The account's next output in a cooperative spend that is not in the book, e.g. after the store was restored.
+fn adopted(account: &Account, spender: &Transaction, height: BlockHeight) -> Option<Update> {
+    let terms = account.terms.next().ok()?;
+    let script = terms.output_script().ok()?;
+    let vout = find_output(spender, &script)?;
+    let output = spender.output.get(usize::try_from(vout).ok()?)?;
+    let state = crate::machine::next(account.state, AccountEvent::BatchRecreated).state(account.state)?;
+    let value = Sats::try_from(output.value).ok()?;
+    let outpoint = Some(OutPoint::new(spender.compute_txid(), vout));
+    let latest_tx = Some(spender.clone());
+    Some(Update::Account(Box::new(Account {
+        terms,
+        value,
+        state,
+        height_hint: height,
+        outpoint,
+        latest_tx,
+        locator: account.locator,
+    })))
+}
+
+fn closed(
+    book: &Book,
+    key: AccountKey,
+    event: AccountEvent,
+    spender: &Transaction,
+    height: BlockHeight,
+) -> Vec<Update> {
+    let Some(account) = book.after(key, event) else { return Vec::new() };
+    let spent = account.outpoint;
+    let latest_tx = Some(spender.clone());
+    let mut updates =
+        vec![Update::Account(Box::new(Account { value: Sats::ZERO, height_hint: height, latest_tx, ..account }))];
+    let void = book.staged.values().filter(|batch| batch.accounts.iter().any(|staged| Some(staged.spent) == spent));
+    updates.extend(void.map(|batch| Update::Unstage(batch.txid())));
+    updates.extend(expired_orders(book, key));
+    updates
+}
+
+/// Orders cannot outlive their account.
+pub(crate) fn expired_orders(book: &Book, key: AccountKey) -> Vec<Update> {
+    let expired = |own: &OwnOrder| Update::Order(Box::new(OwnOrder { state: OrderState::Expired, ..own.clone() }));
+    book.active_orders(key).map(expired).collect()
+}
+
+/// Accounts whose expiry height is reached.
+pub(crate) fn expired(book: &Book, best: BlockHeight) -> Vec<Update> {
+    let due = book.accounts.values().filter(|account| account.terms.expiry <= best);
+    let moved = due.filter_map(|account| {
+        let after = book.after(account.key(), AccountEvent::ExpiryReached)?;
+        (after.state != account.state).then(|| Update::Account(Box::new(after)))
+    });
+    moved.collect()
+}

@@ -1,0 +1,495 @@
+//! The batch stream: connecting, handshakes, and the conversation of the batches.
+//!
+//! One account is subscribed after the other, since deployed venues keep a single challenge per stream; messages about
+//! batches may come in between. A lost stream is opened again with growing pauses; before accounts are subscribed anew,
+//! the venue is asked what became of a batch that was signed.
+
+use crate::batch::{self, Verified};
+use crate::book::{Book, Settlement, StagedBatch, Standing, Update};
+use crate::desk::{Backoff, Desk};
+use crate::error::Halt;
+use crate::funding::{self, Refusal, Remains};
+use crate::orders;
+use crate::staging::{self, Settled};
+use bitcoin::Txid;
+use bitcoin::hashes::Hash;
+use core::convert::Infallible;
+use core::future::poll_fn;
+use core::task::Poll;
+use futures_channel::mpsc;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, pin_mut, select_biased};
+use std::collections::{BTreeMap, BTreeSet};
+use thiserror::Error;
+use tidegate_ports::{
+    Channels, ClientMessage, Clock, Entropy, LinkError, NodeError, ServerMessage, Signer, SubscribeErrorCode,
+    Timestamp, TraderEnv, VenueLink,
+};
+use tidegate_protocol::account::AccountState;
+use tidegate_protocol::auth::{AuthChallenge, CommitHash};
+use tidegate_protocol::batch::{Finalize, Prepare, SignBegin};
+use tidegate_protocol::keys::AccountKey;
+use tidegate_protocol::units::BlockHeight;
+
+/// Why the stream is not open (any more).
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+enum Cut {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    #[error("the venue shuts down: {0}")]
+    Shutdown(String),
+    #[error("the venue did not answer the handshake of account {0} in time")]
+    Silent(AccountKey),
+}
+
+/// Accounts that take part in batches.
+fn subscribable(book: &Book) -> BTreeSet<AccountKey> {
+    let live = book.accounts.values().filter(|account| match account.state {
+        AccountState::Open | AccountState::PendingBatch => true,
+        AccountState::Initiated | AccountState::PendingOpen | AccountState::PendingUpdate | AccountState::Expired => {
+            false
+        }
+        AccountState::PendingClosed | AccountState::Closed | AccountState::CanceledAfterRecovery => false,
+        AccountState::ExpiredPendingUpdate => false,
+    });
+    live.map(|account| account.key()).collect()
+}
+
+/// Keeps the batch stream open for ever, and takes part in batches.
+///
+/// # Errors
+/// None so far: whatever the venue does, the trader goes on.
+pub(crate) async fn serve<E: TraderEnv>(env: &E, desk: &Desk) -> Result<Infallible, Halt> {
+    let mut bell = desk.listen();
+    let mut backoff = Backoff::new(&desk.config);
+    sync_orders(env, desk).await;
+    loop {
+        while desk.read(|book| subscribable(book).is_empty()) {
+            bell.select_next_some().await;
+        }
+        let cut = match connect(env, desk).await {
+            Ok(()) => Session::new(env, desk).run(&mut bell, &mut backoff).await,
+            Err(cut) => cut,
+        };
+        desk.note(|moment| {
+            moment.connected = false;
+            moment.subscribed.clear();
+        });
+        tracing::warn!(reason = %cut, "the batch stream is closed");
+        backoff.pause(env.clock()).await;
+    }
+}
+
+/// Start: asks for the state of every active order before anything is subscribed.
+///
+/// # Source
+/// Protocol notes, batch §1 "Start-up synchronisation".
+async fn sync_orders<E: TraderEnv>(env: &E, desk: &Desk) {
+    let mut backoff = Backoff::new(&desk.config);
+    let active = desk.read(|book| {
+        let active = book.orders.values().filter(|own| !own.state.is_archived());
+        active.map(|own| own.order.nonce).collect::<Vec<_>>()
+    });
+    for nonce in active {
+        while let Err(error) = orders::reconcile(env, desk, nonce).await {
+            tracing::warn!(%nonce, %error, "the order's state is not known");
+            if !matches!(error, LinkError::Unreachable { .. }) {
+                // Asked again by upkeep; one order that the venue cannot tell must not keep all others away.
+                desk.note(|moment| moment.unsure.insert(nonce));
+                desk.ring();
+                break;
+            }
+            backoff.pause(env.clock()).await;
+        }
+    }
+}
+
+/// Probes the venue, settles what was pending, and opens the stream.
+async fn connect<E: TraderEnv>(env: &E, desk: &Desk) -> Result<(), Cut> {
+    let terms = env.link().terms().await?;
+    desk.note(|moment| moment.terms = Some(terms));
+    desk.ring();
+    let active = desk.read(|book| {
+        let active = book.staged.values().filter(|batch| batch.standing == Standing::Active);
+        active.cloned().collect::<Vec<_>>()
+    });
+    for staged in active {
+        check_pending(env, desk, &staged).await?;
+    }
+    env.link().connect().await?;
+    desk.note(|moment| moment.connected = true);
+    tracing::info!("the batch stream is open");
+    Ok(())
+}
+
+/// What became of a batch that we signed.
+///
+/// # Source
+/// Protocol notes, batch §9. The venue's snapshot is as good as its finalize message.
+async fn check_pending<E: TraderEnv>(env: &E, desk: &Desk, staged: &StagedBatch) -> Result<(), Cut> {
+    let (batch_id, txid) = (staged.batch_id, staged.txid());
+    match env.link().snapshot(Some(batch_id)).await {
+        Err(LinkError::NoSnapshot) => {
+            tracing::info!(batch = %batch_id, "the signed batch is not final yet");
+            Ok(())
+        }
+        Ok(snapshot) if snapshot.txid() == txid => {
+            settle(env, desk, txid, Settlement::Snapshot).await;
+            Ok(())
+        }
+        Ok(snapshot) => {
+            tracing::warn!(batch = %batch_id, ours = %txid, theirs = %snapshot.txid(), "the batch became final without us");
+            funding::clean_up(env, &Remains::of_staged(staged)).await?;
+            desk.update(move |book| staging::supersede(book, |other| other.txid() == txid)).await;
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a signed batch true on the venue's word.
+async fn settle<E: TraderEnv>(env: &E, desk: &Desk, txid: Txid, by: Settlement) {
+    let height = desk.note(|moment| moment.best_height).unwrap_or(BlockHeight::new(0));
+    let settled = Settled { by, at: env.clock().now(), height };
+    desk.update(move |book| staging::settle(book, txid, settled).unwrap_or_default()).await;
+    tracing::info!(%txid, ?by, "batch final");
+}
+
+/// A subscription under way.
+#[derive(Clone, Copy, Debug)]
+struct Handshake {
+    account: AccountKey,
+    nonce: [u8; 32],
+    commit: CommitHash,
+    deadline: Timestamp,
+}
+
+/// Where the current batch stands.
+#[derive(Debug)]
+enum Progress {
+    /// No batch.
+    Idle,
+    /// Being verified, peers being reached.
+    Preparing,
+    /// Accepted; a request to sign may come.
+    Accepted(Verified),
+    /// Channels being opened, signatures being made.
+    Signing(Verified),
+    /// Signatures left.
+    Signed,
+}
+
+/// The end of a step.
+enum Done {
+    Prepared { batch_id: Vec<u8>, outcome: Result<Verified, Refusal> },
+    Signed { batch_id: Vec<u8>, outcome: Result<ClientMessage, Refusal> },
+}
+
+/// What a session waits for.
+enum Event {
+    Step(Done),
+    Message(Result<ServerMessage, LinkError>),
+    Look,
+}
+
+/// One open stream.
+struct Session<'a, E: TraderEnv> {
+    env: &'a E,
+    desk: &'a Desk,
+    handshake: Option<Handshake>,
+    retry: BTreeMap<AccountKey, (Timestamp, Backoff)>,
+    progress: Progress,
+    step: Option<BoxFuture<'a, Done>>,
+}
+
+impl<'a, E: TraderEnv> Session<'a, E> {
+    fn new(env: &'a E, desk: &'a Desk) -> Session<'a, E> {
+        Session { env, desk, handshake: None, retry: BTreeMap::new(), progress: Progress::Idle, step: None }
+    }
+
+    /// Runs until the stream ends, and says why it did.
+    async fn run(&mut self, bell: &mut mpsc::Receiver<()>, backoff: &mut Backoff) -> Cut {
+        loop {
+            if let Err(cut) = self.subscribe_next().await {
+                return cut;
+            }
+            let handled = match self.next_event(bell).await {
+                Event::Step(done) => self.step_done(done).await,
+                Event::Message(Ok(message)) => self.handle(message, backoff).await,
+                Event::Message(Err(error)) => Err(error.into()),
+                Event::Look => Ok(()),
+            };
+            if let Err(cut) = handled {
+                return cut;
+            }
+        }
+    }
+
+    async fn next_event(&mut self, bell: &mut mpsc::Receiver<()>) -> Event {
+        let deadline = self.deadline();
+        let clock = self.env.clock();
+        let timer = async move {
+            match deadline {
+                Some(at) => clock.sleep_until(at).await,
+                None => core::future::pending().await,
+            }
+        }
+        .fuse();
+        let message = self.env.link().receive().fuse();
+        let step = &mut self.step;
+        let done = poll_fn(|context| match step.as_mut() {
+            Some(future) => future.as_mut().poll(context),
+            None => Poll::Pending,
+        })
+        .fuse();
+        pin_mut!(timer, message, done);
+        select_biased! {
+            done = done => Event::Step(done),
+            message = message => Event::Message(message),
+            () = bell.select_next_some() => Event::Look,
+            () = timer => Event::Look,
+        }
+    }
+
+    /// When the session must look again by itself.
+    fn deadline(&self) -> Option<Timestamp> {
+        match &self.handshake {
+            Some(handshake) => Some(handshake.deadline),
+            None => self.retry.values().map(|(at, _)| *at).min(),
+        }
+    }
+
+    /// Starts the next handshake, unless one is under way.
+    async fn subscribe_next(&mut self) -> Result<(), Cut> {
+        let now = self.env.clock().now();
+        if let Some(handshake) = &self.handshake {
+            return if now >= handshake.deadline { Err(Cut::Silent(handshake.account)) } else { Ok(()) };
+        }
+        let wanted = self.desk.look(|book, moment| {
+            let all = subscribable(book);
+            all.difference(&moment.subscribed).copied().collect::<BTreeSet<_>>()
+        });
+        self.retry.retain(|account, _| wanted.contains(account));
+        let due = |account: &AccountKey| self.retry.get(account).is_none_or(|(at, _)| *at <= now);
+        let Some(account) = wanted.into_iter().find(due) else { return Ok(()) };
+        let nonce = self.env.entropy().draw();
+        let commit = CommitHash::of(account, &nonce);
+        let deadline = now.plus_ms(self.desk.config.step_timeout_ms);
+        self.handshake = Some(Handshake { account, nonce, commit, deadline });
+        self.send(ClientMessage::Commit { commit, version: self.desk.batch_version() }).await
+    }
+
+    /// The future borrows the ports only: a session holds a step, and may not be shared between threads.
+    fn send(&self, message: ClientMessage) -> impl Future<Output = Result<(), Cut>> + Send + 'a {
+        let env = self.env;
+        async move { Ok(env.link().send(message).await?) }
+    }
+
+    async fn handle(&mut self, message: ServerMessage, backoff: &mut Backoff) -> Result<(), Cut> {
+        match message {
+            ServerMessage::Challenge { challenge, commit } => self.answer(challenge, commit).await,
+            ServerMessage::Success { account } => {
+                backoff.reset();
+                self.subscribed(account);
+                Ok(())
+            }
+            ServerMessage::Error { account, code, message } => self.refused(account, code, message),
+            ServerMessage::Prepare(prepare) => {
+                self.prepare(prepare);
+                Ok(())
+            }
+            ServerMessage::Malformed { batch_id, reason } => {
+                self.refuse(batch_id, Refusal::unknown(format!("the message does not parse: {reason}"))).await
+            }
+            ServerMessage::Sign(request) => self.sign(request).await,
+            ServerMessage::Finalize(finalize) => {
+                self.finalize(finalize).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Second and third step of a handshake.
+    async fn answer(&mut self, challenge: AuthChallenge, commit: CommitHash) -> Result<(), Cut> {
+        let Some(handshake) = self.handshake.filter(|handshake| handshake.commit == commit) else {
+            tracing::warn!("a challenge that nobody asked for");
+            return Ok(());
+        };
+        let key = handshake.account;
+        let Some(account) = self.desk.account(key) else { return Ok(()) };
+        let digest = challenge.auth_hash(commit);
+        let signature = self.env.signer().sign_message(&digest, account.locator).await?;
+        self.send(ClientMessage::Subscribe { account: key, nonce: handshake.nonce, signature }).await
+    }
+
+    fn subscribed(&mut self, account: AccountKey) {
+        tracing::info!(%account, "account subscribed");
+        if self.handshake.is_some_and(|handshake| handshake.account == account) {
+            self.handshake = None;
+        }
+        self.retry.remove(&account);
+        if self.desk.account(account).is_some() {
+            self.desk.note(|moment| moment.subscribed.insert(account));
+        }
+    }
+
+    fn refused(&mut self, account: Option<AccountKey>, code: SubscribeErrorCode, message: String) -> Result<(), Cut> {
+        match code {
+            SubscribeErrorCode::ServerShutdown => return Err(Cut::Shutdown(message)),
+            SubscribeErrorCode::Unknown
+            | SubscribeErrorCode::AccountDoesNotExist
+            | SubscribeErrorCode::IncompleteReservation => {}
+        }
+        let Some(account) = account.or(self.handshake.map(|handshake| handshake.account)) else { return Ok(()) };
+        tracing::warn!(%account, ?code, message, "the venue does not subscribe the account");
+        if self.handshake.is_some_and(|handshake| handshake.account == account) {
+            self.handshake = None;
+        }
+        let now = self.env.clock().now();
+        let backoff = || (now, Backoff::new(&self.desk.config));
+        let (at, backoff) = self.retry.entry(account).or_insert_with(backoff);
+        *at = backoff.next(now);
+        // It may never have heard of the account: then it is told again.
+        self.desk.note(|moment| moment.unannounced.insert(account));
+        self.desk.ring();
+        Ok(())
+    }
+
+    /// A proposal takes the place of whatever was under way.
+    fn prepare(&mut self, prepare: Box<Prepare>) {
+        let (env, desk) = (self.env, self.desk);
+        let batch_id = prepare.batch_id.serialize().to_vec();
+        tracing::info!(batch = %prepare.batch_id, txid = %prepare.transaction.compute_txid(), "batch proposed");
+        self.progress = Progress::Preparing;
+        self.step =
+            Some(async move { Done::Prepared { batch_id, outcome: batch::prepare(env, desk, prepare).await } }.boxed());
+    }
+
+    async fn sign(&mut self, request: Box<SignBegin>) -> Result<(), Cut> {
+        let verified = match &self.progress {
+            Progress::Accepted(verified) => verified.clone(),
+            Progress::Signing(_) => {
+                tracing::warn!("asked to sign while signing");
+                return Ok(());
+            }
+            Progress::Idle | Progress::Preparing | Progress::Signed => {
+                // Never a second signature: what was signed stays as it is, and nothing is undone for it.
+                let refusal = Refusal::unknown("there is no accepted batch to sign");
+                return self.send(batch::reject(request.batch_id, refusal)).await;
+            }
+        };
+        let (env, desk) = (self.env, self.desk);
+        let batch_id = verified.batch.prepare().batch_id.serialize().to_vec();
+        self.progress = Progress::Signing(verified.clone());
+        self.step = Some(
+            async move { Done::Signed { batch_id, outcome: batch::sign(env, desk, &verified, request).await } }.boxed(),
+        );
+        Ok(())
+    }
+
+    async fn step_done(&mut self, done: Done) -> Result<(), Cut> {
+        self.step = None;
+        match done {
+            Done::Prepared { outcome: Ok(verified), .. } => {
+                let batch_id = verified.batch.prepare().batch_id;
+                self.progress = Progress::Accepted(verified);
+                tracing::info!(batch = %batch_id, "batch accepted");
+                self.send(ClientMessage::Accept { batch_id }).await
+            }
+            Done::Signed { outcome: Ok(signatures), .. } => {
+                self.progress = Progress::Signed;
+                self.send(signatures).await
+            }
+            Done::Prepared { batch_id, outcome: Err(refusal) } | Done::Signed { batch_id, outcome: Err(refusal) } => {
+                self.refuse(batch_id, refusal).await
+            }
+        }
+    }
+
+    /// Ends the current batch: shims go first, then the refusal.
+    ///
+    /// # Source
+    /// Protocol notes, batch §7.
+    async fn refuse(&mut self, batch_id: Vec<u8>, refusal: Refusal) -> Result<(), Cut> {
+        self.step = None;
+        let verified = match core::mem::replace(&mut self.progress, Progress::Idle) {
+            Progress::Accepted(verified) | Progress::Signing(verified) => Some(verified),
+            Progress::Idle | Progress::Preparing | Progress::Signed => None,
+        };
+        for remains in self.desk.note(|moment| moment.remains.clone()) {
+            funding::cancel_shims(self.env, &remains).await;
+        }
+        let now = self.env.clock().now();
+        let events: Vec<Update> =
+            verified.map_or_else(Vec::new, |verified| batch::rejected_events(&verified.batch, &refusal.message, now));
+        self.send(batch::reject(batch_id, refusal)).await?;
+        self.desk.update(move |_| events).await;
+        Ok(())
+    }
+
+    /// The venue says that a batch is final.
+    ///
+    /// # Source
+    /// Protocol notes, batch §9.
+    async fn finalize(&mut self, finalize: Finalize) {
+        let Some(txid) = self.desk.read(|book| named(book, &finalize)) else {
+            tracing::warn!(batch = %batch::hex(&finalize.batch_id), txid = %finalize.txid, "finalize without a signed batch");
+            return;
+        };
+        self.progress = Progress::Idle;
+        self.step = None;
+        settle(self.env, self.desk, txid, Settlement::Finalized).await;
+        let pending: Vec<_> = self.desk.read(|book| {
+            let matches = book.staged.get(&txid).map(|batch| batch.matches.as_slice()).unwrap_or_default();
+            matches.iter().filter(|staged| !staged.lease.maker).map(|staged| staged.pending_id).collect()
+        });
+        self.desk.note(|moment| moment.remains.clear());
+        for id in pending {
+            if let Err(error) = self.env.channels().unexpect(id).await {
+                tracing::debug!(%error, "an acceptor rule was not removed");
+            }
+        }
+    }
+}
+
+/// The signed batch that a finalize message names: both its id and its transaction must be right. The transaction's id
+/// is accepted in either byte order.
+fn named(book: &Book, finalize: &Finalize) -> Option<Txid> {
+    let mut reversed = finalize.txid.to_byte_array();
+    reversed.reverse();
+    let candidates = [finalize.txid, Txid::from_byte_array(reversed)];
+    let active = |txid: &Txid| {
+        book.staged.get(txid).is_some_and(|batch| {
+            batch.standing == Standing::Active && batch.batch_id.serialize().as_slice() == finalize.batch_id
+        })
+    };
+    candidates.into_iter().find(active)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn a_finalize_must_name_batch_and_transaction_of_an_active_stage() {
+        let staged = fixtures::staged_batch();
+        let (txid, id) = (staged.txid(), staged.batch_id.serialize().to_vec());
+        let mut book = Book::default();
+        let finalize = |batch_id: &[u8], txid| Finalize { batch_id: batch_id.to_vec(), txid };
+        assert_eq!(named(&book, &finalize(&id, txid)), None, "nothing signed");
+        book.apply(Update::Stage(Box::new(staged.clone())));
+        assert_eq!(named(&book, &finalize(&id, txid)), Some(txid));
+        let mut bytes = txid.to_byte_array();
+        bytes.reverse();
+        assert_eq!(named(&book, &finalize(&id, Txid::from_byte_array(bytes))), Some(txid), "the other byte order");
+        assert_eq!(named(&book, &finalize(&id[1..], txid)), None, "another batch");
+        assert_eq!(named(&book, &finalize(&id, Txid::from_byte_array([1; 32]))), None, "another transaction");
+        for standing in [Standing::Superseded, Standing::Booked] {
+            book.apply(Update::Stage(Box::new(StagedBatch { standing, ..staged.clone() })));
+            assert_eq!(named(&book, &finalize(&id, txid)), None, "{standing:?}");
+        }
+    }
+}

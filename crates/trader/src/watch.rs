@@ -1,0 +1,218 @@
+//! Following the chain: which watches the book demands, and what their events do to it.
+//!
+//! The watches are a function of the book. After each change of the book, and after the node was away, the difference
+//! between what is registered and what is demanded is registered; a restart is no special case.
+
+use crate::book::{Book, Standing, Update};
+use crate::desk::{Backoff, Desk};
+use crate::error::Halt;
+use crate::staging;
+use core::convert::Infallible;
+use futures_util::{FutureExt, StreamExt, select_biased};
+use std::collections::BTreeMap;
+use tidegate_ports::{Chain, ChainEvent, Clock, NodeError, TraderEnv, Watch};
+use tidegate_protocol::account::{Account, AccountState};
+use tidegate_protocol::fees::confirmations_needed;
+use tidegate_protocol::keys::AccountKey;
+use tidegate_protocol::units::{BlockHeight, Sats};
+
+const CONFIRM: &str = "confirm:";
+const SPEND: &str = "spend:";
+const SIGNED: &str = "signed:";
+
+/// Confirmations to wait for while the venue's terms are unknown: the most that any terms demand.
+const MOST_CONFIRMATIONS: u32 = 6;
+
+/// The watches that the book demands, by name.
+///
+/// # Errors
+/// [`Halt::Script`] when a stored account makes no script.
+///
+/// # Source
+/// Protocol notes, accounts §4.
+pub(crate) fn demanded(book: &Book, max_value: Option<Sats>) -> Result<BTreeMap<String, Watch>, Halt> {
+    let mut watches = BTreeMap::new();
+    for account in book.accounts.values() {
+        let Some(outpoint) = account.outpoint else { continue };
+        let key = account.key();
+        let script = account.terms.output_script().map_err(|source| Halt::Script { account: key, source })?;
+        let height_hint = account.height_hint;
+        match account.state {
+            AccountState::PendingOpen
+            | AccountState::PendingUpdate
+            | AccountState::PendingBatch
+            | AccountState::ExpiredPendingUpdate => {
+                let confirmations =
+                    max_value.map_or(MOST_CONFIRMATIONS, |max| confirmations_needed(account.value, max));
+                let watch = Watch::Confirmation { txid: outpoint.txid, script, confirmations, height_hint };
+                watches.insert(format!("{CONFIRM}{key}"), watch);
+                if let Some(watch) = replaceable(book, account) {
+                    watches.insert(format!("{SIGNED}{key}"), watch);
+                }
+            }
+            AccountState::Open | AccountState::Expired | AccountState::PendingClosed => {
+                watches.insert(format!("{SPEND}{key}"), Watch::Spend { outpoint, script, height_hint });
+            }
+            AccountState::Initiated | AccountState::Closed | AccountState::CanceledAfterRecovery => {}
+        }
+    }
+    Ok(watches)
+}
+
+/// The output spent by the booked, unconfirmed batch of an account, when we signed another spend of it as well.
+fn replaceable(book: &Book, account: &Account) -> Option<Watch> {
+    let booked = book.staged.get(&account.outpoint?.txid)?;
+    let rival =
+        |other: &&crate::book::StagedBatch| other.standing == Standing::Superseded && other.conflicts_with(booked);
+    book.staged.values().find(rival)?;
+    let staged = booked.accounts.iter().find(|staged| staged.after.key() == account.key())?;
+    let before = tidegate_protocol::account::AccountTerms { batch: account.terms.batch.prev().ok()?, ..account.terms };
+    let script = before.output_script().ok()?;
+    Some(Watch::Spend { outpoint: staged.spent, script, height_hint: booked.height_hint })
+}
+
+/// Follows the chain for ever.
+///
+/// # Errors
+/// [`Halt::Script`].
+pub(crate) async fn follow<E: TraderEnv>(env: &E, desk: &Desk) -> Result<Infallible, Halt> {
+    let mut bell = desk.listen();
+    let mut backoff = Backoff::new(&desk.config);
+    let mut registered = BTreeMap::new();
+    loop {
+        if let Err(error) = register(env, desk, &mut registered).await? {
+            tracing::warn!(%error, "the chain cannot be watched now");
+            registered.clear();
+            backoff.pause(env.clock()).await;
+            continue;
+        }
+        let event = select_biased! {
+            event = env.chain().next_event().fuse() => event,
+            _ = bell.select_next_some() => continue,
+        };
+        match event {
+            Ok(event) => {
+                backoff.reset();
+                handle(env, desk, event).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the node's chain events broke off");
+                registered.clear();
+                backoff.pause(env.clock()).await;
+            }
+        }
+    }
+}
+
+/// Registers what is missing and ends what is not demanded any more.
+async fn register<E: TraderEnv>(
+    env: &E,
+    desk: &Desk,
+    registered: &mut BTreeMap<String, Watch>,
+) -> Result<Result<(), NodeError>, Halt> {
+    let demanded =
+        desk.look(|book, moment| demanded(book, moment.terms.as_ref().map(|terms| terms.max_account_value)))?;
+    let stale: Vec<String> = registered.keys().filter(|name| !demanded.contains_key(*name)).cloned().collect();
+    for name in stale {
+        if let Err(error) = env.chain().unwatch(&name).await {
+            return Ok(Err(error));
+        }
+        registered.remove(&name);
+    }
+    for (name, watch) in demanded {
+        if registered.get(&name) == Some(&watch) {
+            continue;
+        }
+        if let Err(error) = env.chain().watch(&name, watch.clone()).await {
+            return Ok(Err(error));
+        }
+        registered.insert(name, watch);
+    }
+    Ok(Ok(()))
+}
+
+/// What the name of a watch is about.
+fn subject(name: &str) -> Option<AccountKey> {
+    let (_, key) = name.split_once(':')?;
+    key.parse().ok()
+}
+
+async fn handle<E: TraderEnv>(env: &E, desk: &Desk, event: ChainEvent) {
+    match event {
+        ChainEvent::Block { height } => reached(desk, height).await,
+        ChainEvent::Confirmed { name, height, transaction } => {
+            let Some(key) = subject(&name) else { return };
+            commit(desk, move |book| staging::confirmed(book, key, &transaction, height)).await;
+            // The expiry may have been reached while the output was unconfirmed.
+            if let Some(best) = desk.note(|moment| moment.best_height) {
+                reached(desk, best).await;
+            }
+        }
+        ChainEvent::Spent { name, height, transaction } => {
+            let Some(key) = subject(&name) else { return };
+            let at = env.clock().now();
+            tracing::info!(account = %key, txid = %transaction.compute_txid(), %height, "account output spent");
+            commit(desk, move |book| staging::spent(book, key, &transaction, at, height)).await;
+        }
+    }
+}
+
+/// The chain is this high: accounts may expire.
+pub(crate) async fn reached(desk: &Desk, height: BlockHeight) {
+    desk.note(|moment| moment.best_height = Some(height));
+    commit(desk, move |book| staging::expired(book, height)).await;
+}
+
+/// Commits what an event changes, if anything.
+async fn commit(desk: &Desk, edit: impl FnOnce(&Book) -> Vec<Update> + Send + 'static) {
+    // Nothing to write is the common case of a block: then no commit is made.
+    let commit = desk.commit(move |book| {
+        let updates = edit(book);
+        if updates.is_empty() { Err(()) } else { Ok((updates, ())) }
+    });
+    match commit.await {
+        Ok(_) | Err(()) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn each_state_demands_its_watch() {
+        let cases = [
+            (AccountState::Initiated, None),
+            (AccountState::PendingOpen, Some(CONFIRM)),
+            (AccountState::PendingUpdate, Some(CONFIRM)),
+            (AccountState::Open, Some(SPEND)),
+            (AccountState::Expired, Some(SPEND)),
+            (AccountState::PendingClosed, Some(SPEND)),
+            (AccountState::Closed, None),
+            (AccountState::CanceledAfterRecovery, None),
+            (AccountState::PendingBatch, Some(CONFIRM)),
+            (AccountState::ExpiredPendingUpdate, Some(CONFIRM)),
+        ];
+        for (state, prefix) in cases {
+            let mut book = Book::default();
+            let account = Account { state, ..fixtures::account(1) };
+            book.apply(Update::Account(Box::new(account.clone())));
+            let found: Vec<String> = demanded(&book, Some(Sats::constant(10_000_000))).unwrap().into_keys().collect();
+            let expected: Vec<String> = prefix.map(|prefix| format!("{prefix}{}", account.key())).into_iter().collect();
+            assert_eq!(found, expected, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn waits_for_the_most_confirmations_while_terms_are_unknown() {
+        let mut book = Book::default();
+        book.apply(Update::Account(Box::new(Account { state: AccountState::PendingOpen, ..fixtures::account(1) })));
+        let depth = |max| match demanded(&book, max).unwrap().into_values().next() {
+            Some(Watch::Confirmation { confirmations, .. }) => confirmations,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(depth(None), 6);
+        assert_eq!(depth(Some(Sats::constant(1_000_000_000))), 3);
+    }
+}

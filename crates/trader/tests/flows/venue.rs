@@ -1,0 +1,498 @@
+//! An auctioneer for tests: answers calls at once, and makes the batches that a test asks for.
+
+use bitcoin::absolute::LockTime;
+use bitcoin::transaction::Version;
+use bitcoin::{OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
+use futures_channel::mpsc;
+use futures_util::StreamExt;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Waker;
+use tidegate_ports::*;
+use tidegate_protocol::account::{AccountTerms, AccountVersion, MIN_RECREATED_VALUE};
+use tidegate_protocol::auth::{AuthChallenge, CommitHash, verify_message};
+use tidegate_protocol::batch::*;
+use tidegate_protocol::channel::{CommitmentType, funding_script};
+use tidegate_protocol::fees::{ExecutionFee, MatchTerms, chain_fee};
+use tidegate_protocol::keys::*;
+use tidegate_protocol::musig2::{Musig2Version, PublicNonce};
+use tidegate_protocol::order::{NodeTier, OrderState, SubmittedOrder};
+use tidegate_protocol::script::{find_output, key_spend_sighash};
+use tidegate_protocol::units::*;
+use tidegate_sandbox::{SandboxNode, World};
+
+pub(crate) const DURATION: BlockCount = BlockCount::new(2016);
+pub(crate) const FEE: ExecutionFee = ExecutionFee { base: Sats::constant(1), rate_ppm: 1_000 };
+const AUCTIONEER: KeyLocator = KeyLocator { family: FAMILY_AUCTIONEER, index: 0 };
+
+#[derive(Clone)]
+pub(crate) struct VenueAccount {
+    pub(crate) terms: AccountTerms,
+    pub(crate) value: Sats,
+    pub(crate) outpoint: Option<OutPoint>,
+    pub(crate) trader: String,
+}
+
+#[derive(Default)]
+struct Stream {
+    to_trader: Option<mpsc::UnboundedSender<ServerMessage>>,
+    from_trader: VecDeque<ClientMessage>,
+    commits: BTreeSet<CommitHash>,
+}
+
+#[derive(Default)]
+struct Inner {
+    down: bool,
+    /// The next submission is lost on its way.
+    pub(crate) lose_submission: bool,
+    forget_accounts: bool,
+    accounts: BTreeMap<AccountKey, VenueAccount>,
+    orders: BTreeMap<OrderNonce, (SubmittedOrder, OrderState)>,
+    snapshots: BTreeMap<BatchId, Transaction>,
+    streams: BTreeMap<String, Stream>,
+    calls: Vec<String>,
+    wakers: Vec<Waker>,
+}
+
+#[derive(Clone)]
+pub(crate) struct TestVenue {
+    inner: Arc<Mutex<Inner>>,
+    pub(crate) node: SandboxNode,
+    world: World,
+    auctioneer: AuctioneerKey,
+}
+
+/// A batch that the venue made.
+pub(crate) struct Made {
+    pub(crate) batch_id: BatchId,
+    pub(crate) transaction: Transaction,
+    /// Trader → proposal.
+    pub(crate) prepares: BTreeMap<String, Prepare>,
+    /// Output spent by each input.
+    pub(crate) prev_outputs: Vec<TxOut>,
+    /// Account of each input.
+    pub(crate) inputs: Vec<AccountKey>,
+    /// Terms of each account afterwards, and its new value.
+    pub(crate) after: BTreeMap<AccountKey, (AccountTerms, Sats)>,
+    sessions: BTreeMap<AccountKey, (SessionId, PublicNonce)>,
+}
+
+impl TestVenue {
+    pub(crate) fn new(world: &World, auctioneer: AuctioneerKey) -> TestVenue {
+        let node = world.add_node("venue");
+        TestVenue { inner: Arc::default(), node, world: world.clone(), auctioneer }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    pub(crate) fn set_down(&self, down: bool) {
+        let mut inner = self.lock();
+        inner.down = down;
+        if down {
+            inner.streams.clear();
+        }
+        inner.wakers.drain(..).for_each(Waker::wake);
+    }
+
+    pub(crate) fn lose_next_submission(&self) {
+        self.lock().lose_submission = true;
+    }
+
+    pub(crate) fn set_forgetful(&self, forget: bool) {
+        self.lock().forget_accounts = forget;
+    }
+
+    pub(crate) fn link(&self, trader: &str) -> TestLink {
+        TestLink { venue: self.clone(), trader: trader.to_owned(), incoming: Mutex::new(None) }
+    }
+
+    pub(crate) fn account(&self, key: AccountKey) -> VenueAccount {
+        self.lock().accounts[&key].clone()
+    }
+
+    pub(crate) fn order(&self, nonce: OrderNonce) -> (SubmittedOrder, OrderState) {
+        self.lock().orders[&nonce].clone()
+    }
+
+    pub(crate) fn forget_order(&self, nonce: OrderNonce) {
+        self.lock().orders.remove(&nonce);
+    }
+
+    pub(crate) fn calls(&self, name: &str) -> usize {
+        self.lock().calls.iter().filter(|call| *call == name).count()
+    }
+
+    /// The batch is final here: its snapshot is known.
+    pub(crate) fn publish_snapshot(&self, made: &Made) {
+        self.lock().snapshots.insert(made.batch_id, made.transaction.clone());
+    }
+
+    pub(crate) fn say(&self, trader: &str, message: ServerMessage) {
+        let inner = self.lock();
+        let stream = inner.streams.get(trader).expect("the trader's stream is open");
+        stream.to_trader.as_ref().unwrap().unbounded_send(message).unwrap();
+    }
+
+    /// The next thing that a trader said about batches.
+    pub(crate) fn heard(&self, trader: &str) -> Option<ClientMessage> {
+        self.lock().streams.get_mut(trader)?.from_trader.pop_front()
+    }
+
+    /// A batch of one match. Both accounts pay; what is left over goes to the miners.
+    pub(crate) fn make(&self, id: BatchId, ask: OrderNonce, bid: OrderNonce, units: u32, price: u32, rate: u64) -> Made {
+        let units = UnitCount::new(units);
+        let (price, rate) = (RatePerBillion::new(price), SatPerKw::new(rate));
+        let (ask, bid) = (self.order(ask).0, self.order(bid).0);
+        let auction = bid.order.auction;
+        let terms =
+            MatchTerms { auction, filled: units.to_sats(), self_balance: bid.order.self_balance(), price, duration: DURATION };
+        let mut outputs = Vec::new();
+        let mut inputs = Vec::new();
+        let mut after = BTreeMap::new();
+        for (order, delta) in [(&ask, terms.maker_delta(&FEE).unwrap()), (&bid, terms.taker_delta(&FEE).unwrap())] {
+            let account = self.account(order.order.account);
+            let fee = chain_fee(1, rate, account.terms.version).unwrap();
+            let value = account.value.checked_add_delta(delta).unwrap().checked_sub(fee).unwrap();
+            let next = account.terms.next().unwrap();
+            if value >= MIN_RECREATED_VALUE {
+                outputs.push(next.output(value).unwrap());
+            }
+            inputs.push((account.outpoint.unwrap(), account.terms.output(account.value).unwrap(), order.order.account));
+            after.insert(order.order.account, (next, value));
+        }
+        let commitment = CommitmentType::of_pair(ask.order.channel_type, bid.order.channel_type);
+        let script = funding_script(ask.multisig, bid.multisig, commitment).unwrap();
+        let capacity = units.to_sats().checked_add(bid.order.self_balance()).unwrap();
+        outputs.push(TxOut { value: capacity.into(), script_pubkey: script });
+        outputs.sort_by(|a, b| (a.value, &a.script_pubkey).cmp(&(b.value, &b.script_pubkey)));
+        inputs.sort_by_key(|(outpoint, _, _)| {
+            let mut txid: [u8; 32] = bitcoin::hashes::Hash::to_byte_array(outpoint.txid);
+            txid.reverse();
+            (txid, outpoint.vout)
+        });
+        let transaction = transaction(inputs.iter().map(|(outpoint, _, _)| *outpoint), outputs);
+        let prepares = [(&ask, &bid), (&bid, &ask)].map(|(ours, theirs)| {
+            let trader = self.account(ours.order.account).trader;
+            (trader, self.prepare(id, &transaction, ours, theirs, units, price, rate, &after))
+        });
+        Made {
+            batch_id: id,
+            prepares: prepares.into_iter().collect(),
+            prev_outputs: inputs.iter().map(|(_, output, _)| output.clone()).collect(),
+            inputs: inputs.iter().map(|(_, _, key)| *key).collect(),
+            transaction,
+            after,
+            sessions: BTreeMap::new(),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn prepare(
+        &self,
+        batch_id: BatchId,
+        transaction: &Transaction,
+        ours: &SubmittedOrder,
+        theirs: &SubmittedOrder,
+        units: UnitCount,
+        clearing_price: RatePerBillion,
+        fee_rate: SatPerKw,
+        after: &BTreeMap<AccountKey, (AccountTerms, Sats)>,
+    ) -> Prepare {
+        let account = ours.order.account;
+        let (terms, ending_balance) = after[&account];
+        let recreated = ending_balance >= MIN_RECREATED_VALUE;
+        let matched = Match { order: theirs.clone(), units };
+        let orders = BTreeMap::from([(ours.order.nonce, vec![matched])]);
+        Prepare {
+            batch_id,
+            batch_version: BatchVersion(58),
+            height_hint: self.world.height(),
+            fee_rate,
+            execution_fee: FEE,
+            transaction: transaction.clone(),
+            markets: BTreeMap::from([(DURATION, MatchedMarket { clearing_price, orders })]),
+            accounts: vec![AccountDiff {
+                account,
+                ending_balance,
+                ending_state: if recreated { EndingState::Recreated } else { EndingState::DustAddedToFees },
+                output_index: recreated.then(|| find_output(transaction, &terms.output_script().unwrap()).unwrap()),
+                new_expiry: None,
+                new_version: u32::from(terms.version != AccountVersion::V0) * 2,
+            }],
+        }
+    }
+
+    pub(crate) fn propose(&self, made: &Made) {
+        for (trader, prepare) in &made.prepares {
+            self.say(trader, ServerMessage::Prepare(Box::new(prepare.clone())));
+        }
+    }
+
+    /// Fresh sessions, and the request to sign for everybody.
+    pub(crate) async fn ask_to_sign(&self, made: &mut Made) {
+        for key in made.inputs.clone() {
+            let account = self.account(key);
+            if account.terms.version != AccountVersion::V0 {
+                let session = self.node.musig2_begin(&self.request(&account.terms)).await.unwrap();
+                made.sessions.insert(key, session);
+            }
+        }
+        for trader in made.prepares.keys() {
+            let nonces = made.sessions.iter().map(|(key, (_, nonce))| (*key, *nonce));
+            let server_nonces = nonces.filter(|(key, _)| self.account(*key).trader == *trader).collect();
+            let batch_id = made.batch_id.serialize().to_vec();
+            let prev_outputs = made.prev_outputs.clone();
+            self.say(trader, ServerMessage::Sign(Box::new(SignBegin { batch_id, server_nonces, prev_outputs })));
+        }
+    }
+
+    fn request(&self, terms: &AccountTerms) -> Musig2Request {
+        let version = if terms.version == AccountVersion::V1 { Musig2Version::V040 } else { Musig2Version::V100Rc2 };
+        let keys = [*terms.trader.point(), *self.auctioneer.point()];
+        Musig2Request { signer: AUCTIONEER, keys, version, merkle_root: terms.merkle_root().unwrap(), other_nonce: None }
+    }
+
+    fn tweaked(&self, terms: &AccountTerms, transaction: &Transaction, input: usize, prev: &[TxOut]) -> SignInput {
+        SignInput {
+            transaction: transaction.clone(),
+            input,
+            prev_outputs: prev.to_vec(),
+            key: KeyDescriptor { point: *self.auctioneer.point(), locator: AUCTIONEER },
+            tweak: terms.auctioneer_tweak().unwrap(),
+            spend: ScriptSpend::SegwitV0 { script: terms.inner_script().unwrap() },
+        }
+    }
+
+    /// Collects everybody's signatures and completes the transaction.
+    pub(crate) async fn complete(&self, made: &Made) -> Transaction {
+        let mut transaction = made.transaction.clone();
+        for trader in made.prepares.keys() {
+            let signatures = match self.heard(trader) {
+                Some(ClientMessage::Sign(signatures)) => signatures,
+                other => panic!("{trader} said {other:?}"),
+            };
+            assert_eq!(signatures.channels.len(), 1, "one channel was reported");
+            for (key, signature) in signatures.accounts {
+                let input = made.inputs.iter().position(|other| *other == key).unwrap();
+                let terms = self.account(key).terms;
+                transaction.input[input].witness = match signature {
+                    AccountSignature::Ecdsa(der) => {
+                        let ours = self.tweaked(&terms, &made.transaction, input, &made.prev_outputs);
+                        let ours = self.node.sign_input(&ours).await.unwrap();
+                        terms.cooperative_witness_v0(&ours, &der).unwrap()
+                    }
+                    AccountSignature::Musig2 { partial, nonce } => {
+                        let (session, _) = made.sessions[&key];
+                        let hash = key_spend_sighash(&made.transaction, input, &made.prev_outputs).unwrap();
+                        self.node.musig2_register(session, &nonce).await.unwrap();
+                        self.node.musig2_sign(session, hash, false).await.unwrap();
+                        let signature = self.node.musig2_combine(session, &partial).await.unwrap();
+                        Witness::from_slice(&[signature])
+                    }
+                };
+            }
+        }
+        transaction
+    }
+
+    pub(crate) fn finalize(&self, made: &Made) {
+        for trader in made.prepares.keys() {
+            let batch_id = made.batch_id.serialize().to_vec();
+            self.say(trader, ServerMessage::Finalize(Finalize { batch_id, txid: made.transaction.compute_txid() }));
+        }
+    }
+
+    /// Books the batch here: accounts as they are afterwards.
+    pub(crate) fn book(&self, made: &Made) {
+        let mut inner = self.lock();
+        for (key, (terms, value)) in &made.after {
+            let account = inner.accounts.get_mut(key).unwrap();
+            let vout = find_output(&made.transaction, &terms.output_script().unwrap());
+            account.terms = *terms;
+            account.value = *value;
+            account.outpoint = vout.map(|vout| OutPoint::new(made.transaction.compute_txid(), vout));
+        }
+    }
+}
+
+fn transaction(inputs: impl Iterator<Item = OutPoint>, output: Vec<TxOut>) -> Transaction {
+    let input = inputs.map(|previous_output| TxIn {
+        previous_output,
+        script_sig: ScriptBuf::new(),
+        sequence: Sequence::ZERO,
+        witness: Witness::new(),
+    });
+    Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: input.collect(), output }
+}
+
+/// One trader's link.
+pub(crate) struct TestLink {
+    venue: TestVenue,
+    trader: String,
+    incoming: Mutex<Option<mpsc::UnboundedReceiver<ServerMessage>>>,
+}
+
+fn away() -> LinkError {
+    LinkError::Unreachable { address: "venue".into(), reason: "down".into() }
+}
+
+impl TestLink {
+    fn call(&self, name: &str) -> Result<MutexGuard<'_, Inner>, LinkError> {
+        let mut inner = self.venue.lock();
+        inner.calls.push(name.to_owned());
+        if inner.down { Err(away()) } else { Ok(inner) }
+    }
+
+    fn subscribe(&self, account: AccountKey, nonce: [u8; 32], signature: &[u8], inner: &mut Inner) -> ServerMessage {
+        let commit = CommitHash::of(account, &nonce);
+        let known = inner.accounts.contains_key(&account) && !inner.forget_accounts;
+        let stream = inner.streams.get_mut(&self.trader).unwrap();
+        assert!(stream.commits.remove(&commit), "subscribe without commit");
+        let hash = AuthChallenge([7; 32]).auth_hash(commit);
+        assert!(verify_message(account.point(), &hash, signature), "the handshake's signature is valid");
+        if known {
+            ServerMessage::Success { account }
+        } else {
+            let code = SubscribeErrorCode::AccountDoesNotExist;
+            ServerMessage::Error { account: Some(account), code, message: "account not found".into() }
+        }
+    }
+}
+
+impl VenueLink for TestLink {
+    async fn terms(&self) -> Result<Terms, LinkError> {
+        drop(self.call("terms")?);
+        Ok(Terms {
+            max_account_value: Sats::constant(1_000_000_000),
+            execution_fee: FEE,
+            durations: BTreeMap::from([(DURATION, DurationState::Open)]),
+            next_batch_fee_rate: SatPerKw::new(300),
+            next_clear_time: 0,
+            auto_renew_blocks: BlockCount::new(3024),
+        })
+    }
+
+    async fn reserve(&self, request: &Reservation) -> Result<ReservedKeys, LinkError> {
+        drop(self.call("reserve")?);
+        let batch: BatchKey = tidegate_protocol::script::INITIAL_BATCH_KEY.parse().unwrap();
+        let secret = self.venue.node.shared_secret(request.trader.point(), AUCTIONEER).await.unwrap();
+        let auctioneer = self.venue.auctioneer;
+        let (version, trader, expiry) = (request.version, request.trader, request.expiry);
+        let terms = AccountTerms { version, trader, auctioneer, batch, secret, expiry };
+        let account = VenueAccount { terms, value: request.value, outpoint: None, trader: self.trader.clone() };
+        self.venue.lock().accounts.insert(trader, account);
+        Ok(ReservedKeys { auctioneer, batch })
+    }
+
+    async fn init(&self, request: &InitAccount) -> Result<(), LinkError> {
+        let mut inner = self.call("init")?;
+        let account = inner.accounts.get_mut(&request.reservation.trader).unwrap();
+        assert_eq!(account.terms.output_script().unwrap(), request.script);
+        assert_eq!(account.value, request.reservation.value);
+        account.outpoint = Some(request.outpoint);
+        Ok(())
+    }
+
+    async fn modify(&self, request: &ModifyAccount) -> Result<ModifySignature, LinkError> {
+        drop(self.call("modify")?);
+        assert_eq!(request.new_params, None, "only closes here");
+        let account = self.venue.account(request.account);
+        let transaction = transaction(account.outpoint.into_iter(), request.new_outputs.clone());
+        if account.terms.version == AccountVersion::V0 {
+            let request = self.venue.tweaked(&account.terms, &transaction, 0, &request.prev_outputs);
+            let mut signature = self.venue.node.sign_input(&request).await.unwrap();
+            signature.push(1);
+            return Ok(ModifySignature { signature, server_nonce: None });
+        }
+        let begin = Musig2Request { other_nonce: request.trader_nonce, ..self.venue.request(&account.terms) };
+        let (session, nonce) = self.venue.node.musig2_begin(&begin).await.unwrap();
+        let hash = key_spend_sighash(&transaction, 0, &request.prev_outputs).unwrap();
+        let partial = self.venue.node.musig2_sign(session, hash, true).await.unwrap();
+        Ok(ModifySignature { signature: partial.0.to_vec(), server_nonce: Some(nonce) })
+    }
+
+    async fn submit(&self, order: &SubmittedOrder) -> Result<Submission, LinkError> {
+        let mut inner = self.call("submit")?;
+        assert!(order.signature_is_valid(), "the order is signed");
+        if std::mem::take(&mut inner.lose_submission) {
+            return Err(away());
+        }
+        inner.orders.insert(order.order.nonce, (order.clone(), OrderState::Submitted));
+        Ok(Submission::Accepted)
+    }
+
+    async fn cancel(&self, preimage: OrderPreimage) -> Result<(), LinkError> {
+        let mut inner = self.call("cancel")?;
+        inner.orders.get_mut(&preimage.nonce()).ok_or(LinkError::NoOrder)?.1 = OrderState::Canceled;
+        Ok(())
+    }
+
+    async fn order_state(&self, nonce: OrderNonce) -> Result<(OrderState, UnitCount), LinkError> {
+        let inner = self.call("order_state")?;
+        let (order, state) = inner.orders.get(&nonce).ok_or(LinkError::NoOrder)?;
+        Ok((*state, order.order.units().unwrap()))
+    }
+
+    async fn snapshot(&self, batch: Option<BatchId>) -> Result<BatchSnapshot, LinkError> {
+        let inner = self.call("snapshot")?;
+        let batch_id = batch.expect("only by name here");
+        let transaction = inner.snapshots.get(&batch_id).cloned().ok_or(LinkError::NoSnapshot)?;
+        let (fee_rate, markets) = (SatPerKw::FLOOR, BTreeMap::new());
+        Ok(BatchSnapshot { batch_id, previous: None, transaction, fee_rate, created_ns: 0, markets })
+    }
+
+    async fn snapshots(&self, _count: u32) -> Result<Vec<BatchSnapshot>, LinkError> {
+        Ok(Vec::new())
+    }
+
+    async fn market_info(&self) -> Result<BTreeMap<BlockCount, MarketInterest>, LinkError> {
+        Ok(BTreeMap::new())
+    }
+
+    async fn ratings(&self, nodes: &[NodeId]) -> Result<Vec<(NodeId, NodeTier)>, LinkError> {
+        Ok(nodes.iter().map(|node| (*node, NodeTier::Tier1)).collect())
+    }
+
+    async fn connect(&self) -> Result<(), LinkError> {
+        let mut inner = self.call("connect")?;
+        let (sender, receiver) = mpsc::unbounded();
+        inner.streams.insert(self.trader.clone(), Stream { to_trader: Some(sender), ..Stream::default() });
+        *self.incoming.lock().unwrap() = Some(receiver);
+        Ok(())
+    }
+
+    async fn send(&self, message: ClientMessage) -> Result<(), LinkError> {
+        let mut inner = self.call("send")?;
+        let answer = match message {
+            ClientMessage::Commit { commit, version } => {
+                assert_eq!(version, BatchVersion(58));
+                inner.streams.get_mut(&self.trader).ok_or_else(away)?.commits.insert(commit);
+                Some(ServerMessage::Challenge { challenge: AuthChallenge([7; 32]), commit })
+            }
+            ClientMessage::Subscribe { account, nonce, signature } => {
+                Some(self.subscribe(account, nonce, &signature, &mut inner))
+            }
+            other @ (ClientMessage::Accept { .. } | ClientMessage::Reject(_) | ClientMessage::Sign(_)) => {
+                inner.streams.get_mut(&self.trader).ok_or_else(away)?.from_trader.push_back(other);
+                None
+            }
+        };
+        if let Some(answer) = answer {
+            let stream = inner.streams.get(&self.trader).ok_or_else(away)?;
+            stream.to_trader.as_ref().unwrap().unbounded_send(answer).unwrap();
+        }
+        Ok(())
+    }
+
+    async fn receive(&self) -> Result<ServerMessage, LinkError> {
+        poll_fn(|context| {
+            let mut incoming = self.incoming.lock().unwrap();
+            incoming.as_mut().expect("connected").poll_next_unpin(context)
+        })
+        .await
+        .ok_or_else(away)
+    }
+}

@@ -1,0 +1,356 @@
+//! The one owner of a venue's state: waits for whatever happens next and hands it to its flow.
+
+use crate::book::{Book, Receipt, Write};
+use crate::config::VenueConfig;
+use crate::error::{Halt, KeyMismatch, ServeError};
+use crate::handle::{Command, TickOutcome};
+use crate::rejects::ConflictList;
+use crate::round::Collector;
+use crate::streams::Streams;
+use bitcoin::ScriptBuf;
+use core::pin::pin;
+use futures_channel::{mpsc, oneshot};
+use futures_util::{FutureExt, StreamExt, select_biased};
+use std::collections::BTreeSet;
+use tidegate_ports::{
+    Chain, ChainEvent, Clock, NodeError, Signer, StoreError, Timestamp, TraderEvent, Traders, VenueEnv, Wallet,
+};
+use tidegate_protocol::keys::{AccountKey, AuctioneerKey, BatchKey, FAMILY_AUCTIONEER, KeyDescriptor, KeyLocator};
+use tidegate_protocol::script::INITIAL_BATCH_KEY;
+use tidegate_protocol::units::{BlockHeight, SatPerKw};
+use tracing::{info, warn};
+
+/// Wait before the node is asked again after a failure, in milliseconds.
+const NODE_RETRY_MS: u64 = 5_000;
+
+/// A venue that waits to be run.
+pub struct Venue {
+    config: VenueConfig,
+    commands: mpsc::Receiver<Command>,
+}
+
+impl core::fmt::Debug for Venue {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Venue").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Venue {
+    pub(crate) fn new(config: VenueConfig, commands: mpsc::Receiver<Command>) -> Venue {
+        Venue { config, commands }
+    }
+
+    /// Runs the venue until it is told to stop, or until its state can not be trusted.
+    ///
+    /// A node that is away at the start is waited for; calls are answered with [`ServeError::Starting`] meanwhile.
+    ///
+    /// # Errors
+    /// [`Halt`] by variant.
+    pub async fn run<E: VenueEnv>(self, env: &E) -> Result<(), Halt> {
+        let Some(mut actor) = start(self, env).await? else { return Ok(()) };
+        actor.resume().await?;
+        while !actor.stopping {
+            if actor.tick_is_due() {
+                actor.clear_once().await?;
+                continue;
+            }
+            let deadline = actor.next_deadline();
+            let event = actor.next_event(deadline).await;
+            actor.handle(event).await?;
+        }
+        actor.say_goodbye().await;
+        Ok(())
+    }
+}
+
+/// Whatever happens next.
+pub(crate) enum Event {
+    Command(Option<Command>),
+    Trader(TraderEvent),
+    Chain(Result<ChainEvent, NodeError>),
+    Deadline,
+}
+
+pub(crate) struct Actor<'e, E: VenueEnv> {
+    pub(crate) env: &'e E,
+    pub(crate) config: VenueConfig,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) book: Book,
+    /// Our base key.
+    pub(crate) key: KeyDescriptor,
+    pub(crate) streams: Streams,
+    /// Best height seen.
+    pub(crate) height: BlockHeight,
+    /// Last estimate of the chain fee rate.
+    pub(crate) estimate: SatPerKw,
+    pub(crate) conflicts: ConflictList,
+    /// Script that receives the income of the next batch.
+    pub(crate) operator: Option<ScriptBuf>,
+    /// Answers of the step under way.
+    pub(crate) collector: Option<Collector>,
+    /// Accounts of the batch under way.
+    pub(crate) running: BTreeSet<AccountKey>,
+    pub(crate) pending_ticks: Vec<oneshot::Sender<TickOutcome>>,
+    pub(crate) next_tick: Option<Timestamp>,
+    pub(crate) last_tick: Option<TickOutcome>,
+    /// When to ask the node again for what it refused.
+    pub(crate) repair_at: Option<Timestamp>,
+    /// The event stream of the chain broke: watches must be set again.
+    pub(crate) chain_lost: bool,
+    /// Whose turn it is among calls and traders.
+    calls_first: bool,
+    pub(crate) stopping: bool,
+}
+
+/// Loads the state, waits for the node, and compares its key with the stored one. Nothing when told to stop meanwhile.
+async fn start<E: VenueEnv>(venue: Venue, env: &E) -> Result<Option<Actor<'_, E>>, Halt> {
+    let Venue { config, mut commands } = venue;
+    let first: BatchKey = INITIAL_BATCH_KEY.parse()?;
+    let mut book = Book::load(env.store(), first).await?;
+    let (key, height, estimate) = loop {
+        match ask_node(env, &config).await {
+            Ok(answers) => break answers,
+            Err(error) => warn!(%error, "waiting for the node"),
+        }
+        let retry = env.clock().now().plus_ms(NODE_RETRY_MS);
+        if refuse_until(env, &mut commands, retry).await {
+            return Ok(None);
+        }
+    };
+    let found = AuctioneerKey::new(key.point);
+    match book.auctioneer {
+        Some(stored) if stored != found => return Err(Halt::WrongWallet(Box::new(KeyMismatch { stored, found }))),
+        Some(_) => {}
+        None => {
+            let writes = vec![Write::Auctioneer(found), Write::BatchKey(book.batch_key)];
+            book.commit(env.store(), writes).await?;
+        }
+    }
+    info!(network = %config.network, %height, auctioneer = %found, batch = %book.batch_key, "venue starts");
+    let next_tick = config.tick_ms.map(|ms| env.clock().now().plus_ms(ms));
+    Ok(Some(Actor {
+        env,
+        config,
+        commands,
+        book,
+        key,
+        streams: Streams::default(),
+        height,
+        estimate,
+        conflicts: ConflictList::default(),
+        operator: None,
+        collector: None,
+        running: BTreeSet::new(),
+        pending_ticks: Vec::new(),
+        next_tick,
+        last_tick: None,
+        repair_at: None,
+        chain_lost: false,
+        calls_first: false,
+        stopping: false,
+    }))
+}
+
+async fn ask_node<E: VenueEnv>(env: &E, config: &VenueConfig) -> Result<(KeyDescriptor, BlockHeight, SatPerKw), NodeError> {
+    let key = env.signer().derive_key(KeyLocator { family: FAMILY_AUCTIONEER, index: 0 }).await?;
+    let height = env.chain().best_height().await?;
+    let estimate = env.wallet().estimate_fee(config.fee_conf_target).await?;
+    Ok((key, height, estimate))
+}
+
+/// Answers every call with "starting" until `until`; true when told to stop.
+async fn refuse_until<E: VenueEnv>(env: &E, commands: &mut mpsc::Receiver<Command>, until: Timestamp) -> bool {
+    let mut sleep = pin!(env.clock().sleep_until(until).fuse());
+    loop {
+        select_biased! {
+            () = sleep => return false,
+            command = commands.next() => match command {
+                None | Some(Command::Shutdown) => return true,
+                Some(command) => command.refuse(ServeError::Starting),
+            },
+        }
+    }
+}
+
+impl Command {
+    /// Answers with an error, whatever the call.
+    fn refuse(self, error: ServeError) {
+        // A caller that does not wait any more needs no answer.
+        match self {
+            Command::Reserve(_, _, reply) => drop(reply.send(Err(error))),
+            Command::Init(_, _, _, reply) | Command::Cancel(_, reply) => drop(reply.send(Err(error))),
+            Command::Modify(_, reply) => drop(reply.send(Err(error))),
+            Command::Submit(_, reply) => drop(reply.send(Err(error))),
+            Command::OrderState(_, reply) => drop(reply.send(Err(error))),
+            Command::Terms(reply) => drop(reply.send(Err(error))),
+            Command::Snapshot(_, reply) => drop(reply.send(Err(error))),
+            Command::Snapshots(_, _, reply) => drop(reply.send(Err(error))),
+            Command::MarketInfo(reply) => drop(reply.send(Err(error))),
+            Command::Ratings(_, reply) => drop(reply.send(Err(error))),
+            Command::Status(reply) => drop(reply.send(Err(error))),
+            Command::Tick(_) | Command::Shutdown => {}
+        }
+    }
+}
+
+impl<E: VenueEnv> Actor<'_, E> {
+    pub(crate) fn now(&self) -> Timestamp {
+        self.env.clock().now()
+    }
+
+    /// The only way to write. A store that fails stops the venue.
+    pub(crate) async fn commit(&mut self, writes: Vec<Write>) -> Result<Receipt, StoreError> {
+        self.book.commit(self.env.store(), writes).await
+    }
+
+    fn tick_is_due(&self) -> bool {
+        !self.pending_ticks.is_empty() || self.next_tick.is_some_and(|at| at <= self.now())
+    }
+
+    /// One attempt to clear; everybody who asked for one before it began gets its outcome.
+    async fn clear_once(&mut self) -> Result<(), Halt> {
+        let waiting = core::mem::take(&mut self.pending_ticks);
+        let outcome = self.tick().await?;
+        info!(cleared = ?outcome.cleared, reason = %outcome.reason, "tick");
+        self.next_tick = self.config.tick_ms.map(|ms| self.now().plus_ms(ms));
+        self.last_tick = Some(outcome.clone());
+        for reply in waiting {
+            // A caller that does not wait any more needs no answer.
+            drop(reply.send(outcome.clone()));
+        }
+        Ok(())
+    }
+
+    /// The next moment at which something is to be done unasked.
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        [self.next_tick, self.housekeeping_deadline()].into_iter().flatten().min()
+    }
+
+    /// As [`Actor::next_deadline`], without the next attempt to clear.
+    pub(crate) fn housekeeping_deadline(&self) -> Option<Timestamp> {
+        [self.repair_at, self.streams.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Waits for the next event, at most until `deadline`.
+    pub(crate) async fn next_event(&mut self, deadline: Option<Timestamp>) -> Event {
+        let env = self.env;
+        let lost = self.chain_lost;
+        let mut sleep = pin!(
+            async move {
+                match deadline {
+                    Some(at) => env.clock().sleep_until(at).await,
+                    None => core::future::pending().await,
+                }
+            }
+            .fuse()
+        );
+        let mut chain = pin!(
+            async move { if lost { core::future::pending().await } else { env.chain().next_event().await } }.fuse()
+        );
+        let mut trader = pin!(env.traders().next_event().fuse());
+        // Turn and turn about, so that neither many calls nor a talkative trader keeps the others waiting.
+        self.calls_first = !self.calls_first;
+        if self.calls_first {
+            select_biased! {
+                () = sleep => Event::Deadline,
+                event = chain => Event::Chain(event),
+                command = self.commands.next() => Event::Command(command),
+                event = trader => Event::Trader(event),
+            }
+        } else {
+            select_biased! {
+                () = sleep => Event::Deadline,
+                event = chain => Event::Chain(event),
+                event = trader => Event::Trader(event),
+                command = self.commands.next() => Event::Command(command),
+            }
+        }
+    }
+
+    pub(crate) async fn handle(&mut self, event: Event) -> Result<(), Halt> {
+        match event {
+            // All handles are gone: nobody could ever stop us.
+            Event::Command(None) => self.stopping = true,
+            Event::Command(Some(command)) => self.serve(command).await?,
+            Event::Trader(event) => self.on_trader(event).await,
+            Event::Chain(Ok(event)) => self.on_chain(event).await?,
+            Event::Chain(Err(error)) => {
+                warn!(%error, "the chain's events broke off");
+                self.chain_lost = true;
+                self.repair_later();
+            }
+            Event::Deadline => self.on_deadline().await,
+        }
+        Ok(())
+    }
+
+    pub(crate) fn repair_later(&mut self) {
+        self.repair_at = Some(self.now().plus_ms(NODE_RETRY_MS));
+    }
+
+    async fn on_deadline(&mut self) {
+        if self.repair_at.is_some_and(|at| at <= self.now()) {
+            self.repair_at = None;
+            self.repair().await;
+        }
+        self.sweep_streams().await;
+    }
+
+    /// After a start: watches everything and publishes again what is unconfirmed.
+    async fn resume(&mut self) -> Result<(), Halt> {
+        self.on_block(self.height).await?;
+        self.chain_lost = true;
+        self.repair().await;
+        Ok(())
+    }
+
+    /// Sets all watches again when they were lost, and publishes every unconfirmed batch, oldest first.
+    async fn repair(&mut self) {
+        if self.chain_lost {
+            match self.watch_all().await {
+                Ok(()) => self.chain_lost = false,
+                Err(error) => {
+                    warn!(%error, "the chain can not be watched");
+                    return self.repair_later();
+                }
+            }
+        }
+        self.publish_unconfirmed().await;
+    }
+
+    async fn serve(&mut self, command: Command) -> Result<(), Halt> {
+        match command {
+            Command::Reserve(trader, request, reply) => answer(reply, self.reserve(trader, &request).await),
+            Command::Init(trader, request, agent, reply) => answer(reply, self.init(trader, &request, agent).await),
+            Command::Modify(request, reply) => answer(reply, self.modify(&request).await),
+            Command::Submit(order, reply) => answer(reply, self.submit(*order).await),
+            Command::Cancel(preimage, reply) => answer(reply, self.cancel(preimage).await),
+            Command::OrderState(nonce, reply) => answer(reply, self.order_state(nonce)),
+            Command::Terms(reply) => answer(reply, Ok(self.terms())),
+            Command::Snapshot(batch, reply) => answer(reply, self.snapshot(batch)),
+            Command::Snapshots(start, count, reply) => answer(reply, self.snapshots(start, count)),
+            Command::MarketInfo(reply) => answer(reply, Ok(self.market_info())),
+            Command::Ratings(nodes, reply) => answer(reply, self.ratings(&nodes)),
+            Command::Status(reply) => answer(reply, Ok(self.status())),
+            Command::Tick(reply) => {
+                self.pending_ticks.push(reply);
+                Ok(())
+            }
+            Command::Shutdown => {
+                self.stopping = true;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Answers a call. A store that failed stops the venue after the answer.
+fn answer<T>(reply: oneshot::Sender<Result<T, ServeError>>, result: Result<T, ServeError>) -> Result<(), Halt> {
+    let halt = match &result {
+        Err(ServeError::Store(error)) => Err(Halt::Store(error.clone())),
+        Ok(_) | Err(_) => Ok(()),
+    };
+    // A caller that does not wait any more needs no answer.
+    drop(reply.send(result));
+    halt
+}

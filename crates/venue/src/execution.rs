@@ -1,0 +1,262 @@
+//! The conversation of one attempt: prepare, sign, witnesses, and the hand-over to the commit.
+
+use crate::actor::Actor;
+use crate::book::Write;
+use crate::error::Halt;
+use crate::proposal::{Participant, Proposal};
+use crate::rejects::{Consequences, of_reject, remove_all};
+use crate::round::{Answer, Collector, Phase};
+use crate::witness::{Sessions, Signed};
+use bitcoin::OutPoint;
+use std::collections::{BTreeMap, BTreeSet};
+use tidegate_market::{Channel, Pair};
+use tidegate_ports::{NodeError, ServerMessage, StreamId, Traders, VenueEnv};
+use tidegate_protocol::batch::{BatchSignatures, ChannelInfo, ReportedChannelType, SignBegin};
+use tidegate_protocol::channel::CommitmentType;
+use tidegate_protocol::keys::{AccountKey, NodeId};
+use tracing::{info, warn};
+
+/// End of one attempt.
+#[derive(Debug)]
+pub(crate) enum Executed {
+    Cleared,
+    Failed(Consequences),
+    Node(NodeError),
+    Stopping,
+}
+
+/// The traders' signatures by stream.
+pub(crate) type Answers = BTreeMap<StreamId, BatchSignatures>;
+
+impl<E: VenueEnv> Actor<'_, E> {
+    /// Leads the traders through one attempt.
+    ///
+    /// # Source
+    /// Protocol notes, auctioneer §13.
+    pub(crate) async fn execute(&mut self, proposal: &Proposal) -> Result<Executed, Halt> {
+        let fee = self.config.execution_fee;
+        let prepares = proposal.participants.iter().map(|(stream, participant)| {
+            (*stream, ServerMessage::Prepare(Box::new(proposal.prepare(participant, fee))))
+        });
+        let Some(answers) = self.ask(Phase::Prepare, proposal, prepares.collect()).await? else {
+            return Ok(Executed::Stopping);
+        };
+        let refusals = refusals(proposal, &answers);
+        if !refusals.is_empty() {
+            return Ok(Executed::Failed(refusals));
+        }
+        // What traders may sign is on record first, so that it is never proposed again under the same transaction id.
+        let txid = proposal.assembly.transaction.compute_txid();
+        let receipt = self.commit(vec![Write::Signed(self.book.signed_with(txid))]).await?;
+        // Another address gives another id even when the same pair is proposed again.
+        self.operator = None;
+        if !receipt.names_attempt(txid) {
+            return Ok(Executed::Failed(everybody(proposal)));
+        }
+        let sessions = match Sessions::begin(self.env.signer(), &self.key, proposal).await {
+            Ok(sessions) => sessions,
+            Err(error) => return Ok(Executed::Node(error)),
+        };
+        self.sign_round(proposal, sessions).await
+    }
+
+    async fn sign_round(&mut self, proposal: &Proposal, mut sessions: Sessions) -> Result<Executed, Halt> {
+        let begins = proposal.participants.iter().map(|(stream, participant)| {
+            let begin = SignBegin {
+                batch_id: proposal.batch.serialize().to_vec(),
+                server_nonces: sessions.nonces(&participant.accounts),
+                prev_outputs: proposal.prev_outputs(),
+            };
+            (*stream, ServerMessage::Sign(Box::new(begin)))
+        });
+        let begins = begins.collect();
+        let outcome = match self.ask(Phase::Sign, proposal, begins).await? {
+            None => Ok(Executed::Stopping),
+            Some(answers) => self.judge(proposal, &answers, &mut sessions).await,
+        };
+        // Sessions that signed nothing are forgotten, whatever happened: nonces live for one attempt.
+        sessions.forget(self.env.signer()).await;
+        outcome
+    }
+
+    /// The traders have answered: checks everything, completes the witnesses, stores and announces the batch.
+    async fn judge(
+        &mut self,
+        proposal: &Proposal,
+        answers: &BTreeMap<StreamId, Answer>,
+        sessions: &mut Sessions,
+    ) -> Result<Executed, Halt> {
+        let refusals = refusals(proposal, answers);
+        if !refusals.is_empty() {
+            return Ok(Executed::Failed(refusals));
+        }
+        let signatures: Answers = answers
+            .iter()
+            .filter_map(|(stream, answer)| match answer {
+                Answer::Signed(signatures) => Some((*stream, (**signatures).clone())),
+                Answer::Accepted | Answer::Rejected(_) | Answer::Missing(_) => None,
+            })
+            .collect();
+        let disagreements = check_channels(proposal, &signatures);
+        if !disagreements.is_empty() {
+            return Ok(Executed::Failed(disagreements));
+        }
+        let transaction = match sessions.complete(self.env.signer(), &self.key, proposal, &signatures).await {
+            Ok(Signed::Complete(transaction)) => transaction,
+            Ok(Signed::Invalid(accounts)) => return Ok(Executed::Failed(remove_traders(proposal, &accounts))),
+            Err(error) => return Ok(Executed::Node(error)),
+        };
+        let spoilt = self.changed_meanwhile(proposal);
+        if !spoilt.is_empty() {
+            return Ok(Executed::Failed(spoilt));
+        }
+        self.store_and_announce(proposal, transaction).await?;
+        Ok(Executed::Cleared)
+    }
+
+    /// Sends everybody a message and waits for the answers.
+    async fn ask(
+        &mut self,
+        phase: Phase,
+        proposal: &Proposal,
+        messages: Vec<(StreamId, ServerMessage)>,
+    ) -> Result<Option<BTreeMap<StreamId, Answer>>, Halt> {
+        let waiting: BTreeSet<StreamId> = messages.iter().map(|(stream, _)| *stream).collect();
+        self.collector = Some(Collector::new(phase, proposal.batch, waiting));
+        for (stream, message) in messages {
+            // The subscription may have moved to another stream since the batch was proposed.
+            let still_there = proposal
+                .participants
+                .get(&stream)
+                .is_some_and(|participant| participant.accounts.iter().all(|account| self.is_subscribed(*account, stream)));
+            let sent = still_there && self.env.traders().send(stream, message).await;
+            if let (false, Some(collector)) = (sent, &mut self.collector) {
+                collector.lose(stream);
+            }
+        }
+        self.collect().await
+    }
+
+    fn is_subscribed(&self, account: AccountKey, stream: StreamId) -> bool {
+        self.streams.of_account(account).is_some_and(|(id, _)| id == stream)
+    }
+
+    /// Orders that were cancelled, and accounts that changed, while the traders signed.
+    fn changed_meanwhile(&self, proposal: &Proposal) -> Consequences {
+        let mut spoilt = Consequences::default();
+        for side in proposal.pairs().flat_map(|pair| [&pair.ask, &pair.bid]) {
+            let order = self.book.orders.get(&side.order.nonce);
+            let account = self.book.accounts.get(&side.order.account);
+            let input = proposal.accounts.get(&side.order.account);
+            let order_stands = order.is_some_and(|record| !record.state.is_archived());
+            let account_stands = match (account, input) {
+                (Some(record), Some(input)) => record.outpoint == input.outpoint && self.may_match(record),
+                (None, _) | (_, None) => false,
+            };
+            if !order_stands || !account_stands {
+                info!(nonce = %side.order.nonce, "the order or its account changed while the batch was made");
+                spoilt.remove.insert(side.order.nonce);
+            }
+        }
+        spoilt
+    }
+}
+
+fn everybody(proposal: &Proposal) -> Consequences {
+    remove_all(proposal.pairs(), &proposal.accounts.keys().copied().collect())
+}
+
+/// The traders that own these accounts leave the round, with all their accounts in it.
+fn remove_traders(proposal: &Proposal, accounts: &BTreeSet<AccountKey>) -> Consequences {
+    let owners = proposal.participants.values().filter(|owner| !owner.accounts.is_disjoint(accounts));
+    let accounts = owners.flat_map(|owner| owner.accounts.iter().copied()).collect();
+    remove_all(proposal.pairs(), &accounts)
+}
+
+/// What follows from the refusals among the answers.
+fn refusals(proposal: &Proposal, answers: &BTreeMap<StreamId, Answer>) -> Consequences {
+    let mut consequences = Consequences::default();
+    for (stream, participant) in &proposal.participants {
+        let Participant { accounts, .. } = participant;
+        match answers.get(stream) {
+            Some(Answer::Accepted | Answer::Signed(_)) => {}
+            Some(Answer::Rejected(reject)) => {
+                info!(stream = stream.0, message = %Short(&reject.message), reason = ?Kind(&reject.reason), "batch rejected");
+                consequences.extend(of_reject(proposal.pairs(), accounts, &reject.reason));
+            }
+            Some(Answer::Missing(why)) => {
+                info!(stream = stream.0, why, "a trader falls out of the round");
+                consequences.extend(remove_all(proposal.pairs(), accounts));
+            }
+            None => consequences.extend(remove_all(proposal.pairs(), accounts)),
+        }
+    }
+    consequences
+}
+
+/// At most 200 characters of a foreign text.
+struct Short<'a>(&'a str);
+
+impl core::fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.chars().take(200).try_for_each(|c| write!(f, "{}", c.escape_debug()))
+    }
+}
+
+/// The class of a reject without its (possibly long) contents.
+struct Kind<'a>(&'a tidegate_protocol::batch::RejectReason);
+
+impl core::fmt::Debug for Kind<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        use tidegate_protocol::batch::RejectReason as R;
+        match self.0 {
+            R::Unknown => f.write_str("unknown"),
+            R::ServerMisbehavior => f.write_str("server misbehavior"),
+            R::BatchVersionMismatch => f.write_str("batch version"),
+            R::Partial(refused) => write!(f, "partial ({})", refused.len()),
+        }
+    }
+}
+
+/// Every channel must be reported by both sides, and alike.
+fn check_channels(proposal: &Proposal, signatures: &Answers) -> Consequences {
+    let mut consequences = Consequences::default();
+    for (pair, channel) in proposal.pairs().zip(&proposal.assembly.channels) {
+        let makers = report(proposal, signatures, pair.ask.order.account, channel.outpoint);
+        let takers = report(proposal, signatures, pair.bid.order.account, channel.outpoint);
+        let at_fault: BTreeSet<AccountKey> = match (makers, takers) {
+            (Some(maker), Some(taker)) if mirror(pair, channel, maker, taker) => continue,
+            (Some(_), Some(_)) => {
+                warn!(channel = %channel.outpoint, "the reports of a channel disagree");
+                [pair.ask.order.account, pair.bid.order.account].into()
+            }
+            (None, Some(_)) => [pair.ask.order.account].into(),
+            (Some(_), None) => [pair.bid.order.account].into(),
+            (None, None) => [pair.ask.order.account, pair.bid.order.account].into(),
+        };
+        info!(channel = %channel.outpoint, accounts = at_fault.len(), "channel reports are missing or disagree");
+        consequences.extend(remove_traders(proposal, &at_fault));
+    }
+    consequences
+}
+
+fn report<'a>(proposal: &Proposal, signatures: &'a Answers, account: AccountKey, channel: OutPoint) -> Option<&'a ChannelInfo> {
+    let (stream, _) = proposal.participants.iter().find(|(_, owner)| owner.accounts.contains(&account))?;
+    signatures.get(stream)?.channels.get(&channel)
+}
+
+/// Whether the two reports are of one channel between the two nodes of the pair, of the type that the orders demand.
+fn mirror(pair: &Pair, channel: &Channel, maker: &ChannelInfo, taker: &ChannelInfo) -> bool {
+    let nodes: (NodeId, NodeId) = (pair.ask.node, pair.bid.node);
+    let demanded = match channel.commitment {
+        CommitmentType::ScriptEnforcedLease => maker.channel_type == ReportedChannelType::ScriptEnforcedLease,
+        CommitmentType::SimpleTaproot => maker.channel_type == ReportedChannelType::SimpleTaproot,
+        CommitmentType::Negotiated => true,
+    };
+    demanded
+        && maker.channel_type == taker.channel_type
+        && (maker.local_node, maker.remote_node) == nodes
+        && (taker.remote_node, taker.local_node) == nodes
+        && maker.local_payment_point == taker.remote_payment_point
+        && maker.remote_payment_point == taker.local_payment_point
+}

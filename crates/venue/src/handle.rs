@@ -1,0 +1,245 @@
+//! The calls of a venue. Any number of callers, one owner of the state.
+
+use crate::config::VenueConfig;
+use crate::error::{Gone, ServeError};
+use crate::actor::Venue;
+use crate::machine::VenueAccountState;
+use futures_channel::{mpsc, oneshot};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use thiserror::Error;
+use tidegate_market::AssemblyError;
+use tidegate_ports::{
+    BatchSnapshot, InitAccount, MarketInterest, ModifyAccount, ModifySignature, NodeError, Reservation, ReservedKeys, Submission,
+    Terms, TraderId,
+};
+use tidegate_protocol::keys::{BatchId, NodeId, OrderNonce, OrderPreimage};
+use tidegate_protocol::order::{NodeTier, OrderState, SubmittedOrder};
+use tidegate_protocol::units::{BlockCount, BlockHeight, UnitCount};
+
+/// Calls that wait to be served, at most.
+const QUEUE: usize = 1024;
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, ServeError>>;
+
+pub(crate) enum Command {
+    Reserve(TraderId, Reservation, Reply<ReservedKeys>),
+    Init(TraderId, InitAccount, String, Reply<()>),
+    Modify(Box<ModifyAccount>, Reply<ModifySignature>),
+    Submit(Box<SubmittedOrder>, Reply<Submission>),
+    Cancel(OrderPreimage, Reply<()>),
+    OrderState(OrderNonce, Reply<(OrderState, UnitCount)>),
+    Terms(Reply<Terms>),
+    Snapshot(Option<BatchId>, Reply<BatchSnapshot>),
+    Snapshots(Option<BatchId>, u32, Reply<Vec<BatchSnapshot>>),
+    MarketInfo(Reply<BTreeMap<BlockCount, MarketInterest>>),
+    Ratings(Vec<NodeId>, Reply<Vec<(NodeId, NodeTier)>>),
+    Status(Reply<Status>),
+    Tick(oneshot::Sender<TickOutcome>),
+    Shutdown,
+}
+
+/// How an attempt to clear ended.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TickReason {
+    /// A batch was made.
+    #[error("a batch was made")]
+    Cleared,
+    /// No two orders meet.
+    #[error("no two orders meet")]
+    NoMatch,
+    /// Every attempt failed on a trader.
+    #[error("{attempts} attempts failed on traders")]
+    GaveUp {
+        /// Attempts.
+        attempts: u32,
+    },
+    /// The node failed.
+    #[error("the node failed: {0}")]
+    Node(#[from] NodeError),
+    /// The batch transaction could not be made.
+    #[error("the batch could not be assembled: {0}")]
+    Assembly(#[from] AssemblyError),
+    /// The venue was told to stop.
+    #[error("the venue stops")]
+    Stopping,
+}
+
+/// The end of one attempt to clear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TickOutcome {
+    /// The batch that was made.
+    pub cleared: Option<BatchId>,
+    /// How it ended.
+    pub reason: TickReason,
+}
+
+/// Counts of a venue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Network.
+    pub network: String,
+    /// Best height seen.
+    pub best_height: BlockHeight,
+    /// Name of the next batch.
+    pub next_batch: BatchId,
+    /// Open streams.
+    pub streams: usize,
+    /// Accounts subscribed on them.
+    pub subscribed: usize,
+    /// Accounts by state.
+    pub accounts: BTreeMap<VenueAccountState, usize>,
+    /// Reservations not completed.
+    pub reservations: usize,
+    /// Active asks.
+    pub asks: usize,
+    /// Active bids.
+    pub bids: usize,
+    /// Batches made.
+    pub batches: usize,
+    /// Batches not confirmed.
+    pub unconfirmed: usize,
+    /// A batch is being made.
+    pub executing: bool,
+    /// The last attempt to clear.
+    pub last_tick: Option<TickOutcome>,
+}
+
+/// Access to a running venue. Clones are equal.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    queue: Arc<Mutex<mpsc::Sender<Command>>>,
+}
+
+/// A venue and the handle to it. The venue does nothing until [`Venue::run`] is driven.
+pub fn venue(config: VenueConfig) -> (Handle, Venue) {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    (Handle { queue: Arc::new(Mutex::new(sender)) }, Venue::new(config, receiver))
+}
+
+impl Handle {
+    fn push(&self, command: Command) -> Result<(), ServeError> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.try_send(command).map_err(|refused| if refused.is_full() { ServeError::Busy } else { ServeError::Gone })
+    }
+
+    async fn call<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, ServeError> {
+        let (reply, answer) = oneshot::channel();
+        self.push(command(reply))?;
+        answer.await.map_err(|_| ServeError::Gone)?
+    }
+
+    /// Reserves an account for a trader; the same account key gets the same keys again.
+    ///
+    /// # Errors
+    /// Limits of value and expiry, an account that exists, another reservation that is open.
+    pub async fn reserve(&self, trader: TraderId, request: Reservation) -> Result<ReservedKeys, ServeError> {
+        self.call(|reply| Command::Reserve(trader, request, reply)).await
+    }
+
+    /// Announces a funded account; repeating is harmless.
+    ///
+    /// # Errors
+    /// No reservation, or another than announced.
+    pub async fn init(&self, trader: TraderId, request: InitAccount, user_agent: String) -> Result<(), ServeError> {
+        self.call(|reply| Command::Init(trader, request, user_agent, reply)).await
+    }
+
+    /// The venue's half of a close. Other changes are refused as unsupported.
+    ///
+    /// # Errors
+    /// State of the account, open orders, a running batch, the transaction.
+    pub async fn modify(&self, request: ModifyAccount) -> Result<ModifySignature, ServeError> {
+        self.call(|reply| Command::Modify(Box::new(request), reply)).await
+    }
+
+    /// Takes an order into the book. The same order again is accepted again.
+    ///
+    /// # Errors
+    /// Every rule but the account's value, which is answered with [`Submission::Invalid`].
+    pub async fn submit(&self, order: SubmittedOrder) -> Result<Submission, ServeError> {
+        self.call(|reply| Command::Submit(Box::new(order), reply)).await
+    }
+
+    /// Cancels the order that this preimage opens.
+    ///
+    /// # Errors
+    /// [`ServeError::NoOrder`], [`ServeError::OrderArchived`].
+    pub async fn cancel(&self, preimage: OrderPreimage) -> Result<(), ServeError> {
+        self.call(|reply| Command::Cancel(preimage, reply)).await
+    }
+
+    /// State of an order and its open units.
+    ///
+    /// # Errors
+    /// [`ServeError::NoOrder`].
+    pub async fn order_state(&self, nonce: OrderNonce) -> Result<(OrderState, UnitCount), ServeError> {
+        self.call(|reply| Command::OrderState(nonce, reply)).await
+    }
+
+    /// The terms; never asks the node.
+    ///
+    /// # Errors
+    /// Only when the venue does not run.
+    pub async fn terms(&self) -> Result<Terms, ServeError> {
+        self.call(Command::Terms).await
+    }
+
+    /// A past batch; nothing names the latest.
+    ///
+    /// # Errors
+    /// [`ServeError::NoSnapshot`].
+    pub async fn snapshot(&self, batch: Option<BatchId>) -> Result<BatchSnapshot, ServeError> {
+        self.call(|reply| Command::Snapshot(batch, reply)).await
+    }
+
+    /// At most `count` (1..=100) batches from `start` (nothing: the latest) backwards.
+    ///
+    /// # Errors
+    /// [`ServeError::SnapshotCount`], [`ServeError::NoSnapshot`].
+    pub async fn snapshots(&self, start: Option<BatchId>, count: u32) -> Result<Vec<BatchSnapshot>, ServeError> {
+        self.call(|reply| Command::Snapshots(start, count, reply)).await
+    }
+
+    /// Open interest by duration, for durations with an active order.
+    ///
+    /// # Errors
+    /// Only when the venue does not run.
+    pub async fn market_info(&self) -> Result<BTreeMap<BlockCount, MarketInterest>, ServeError> {
+        self.call(Command::MarketInfo).await
+    }
+
+    /// Ratings, in the order of `nodes`.
+    ///
+    /// # Errors
+    /// [`ServeError::TooMany`] beyond 1,000.
+    pub async fn ratings(&self, nodes: &[NodeId]) -> Result<Vec<(NodeId, NodeTier)>, ServeError> {
+        self.call(|reply| Command::Ratings(nodes.to_vec(), reply)).await
+    }
+
+    /// Counts.
+    ///
+    /// # Errors
+    /// Only when the venue does not run.
+    pub async fn status(&self) -> Result<Status, ServeError> {
+        self.call(Command::Status).await
+    }
+
+    /// Runs one attempt to clear to its end. During another attempt it waits for a new one.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub async fn tick(&self) -> Result<TickOutcome, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.push(Command::Tick(reply)).map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// Tells the venue to say goodbye to its traders and end.
+    pub async fn shutdown(&self) {
+        // A clone of the sender has a place of its own even when the queue is full.
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // A venue that is gone needs no goodbye.
+        drop(queue.try_send(Command::Shutdown));
+    }
+}

@@ -1,0 +1,110 @@
+//! Answers that change nothing and never ask the node.
+
+use crate::actor::Actor;
+use crate::error::ServeError;
+use crate::handle::Status;
+use std::collections::BTreeMap;
+use tidegate_ports::{BatchSnapshot, Interest, MarketInterest, Terms, VenueEnv};
+use tidegate_protocol::keys::{BatchId, NodeId, OrderNonce};
+use tidegate_protocol::order::{NodeTier, OrderState};
+use tidegate_protocol::units::{BlockCount, UnitCount};
+
+/// Batches of one answer, at most.
+const MAX_SNAPSHOTS: u32 = 100;
+/// Nodes of one rating request, at most.
+const MAX_RATINGS: usize = 1000;
+
+impl<E: VenueEnv> Actor<'_, E> {
+    pub(crate) fn terms(&self) -> Terms {
+        let next = self.next_tick.unwrap_or_else(|| self.now());
+        Terms {
+            max_account_value: self.config.max_account_value,
+            execution_fee: self.config.execution_fee,
+            durations: self.config.durations.clone(),
+            next_batch_fee_rate: self.estimate.max(self.config.min_batch_fee_rate),
+            next_clear_time: next.seconds(),
+            auto_renew_blocks: self.config.auto_renew,
+        }
+    }
+
+    pub(crate) fn order_state(&self, nonce: OrderNonce) -> Result<(OrderState, UnitCount), ServeError> {
+        self.book.orders.get(&nonce).map(|record| (record.state, record.open)).ok_or(ServeError::NoOrder)
+    }
+
+    /// Index of a batch; nothing names the latest.
+    fn batch_index(&self, batch: Option<BatchId>) -> Option<usize> {
+        match batch {
+            Some(id) => self.book.batches.iter().position(|record| record.id == id),
+            None => self.book.batches.len().checked_sub(1),
+        }
+    }
+
+    pub(crate) fn snapshot(&self, batch: Option<BatchId>) -> Result<BatchSnapshot, ServeError> {
+        self.batch_index(batch).and_then(|index| self.book.snapshot(index)).ok_or(ServeError::NoSnapshot)
+    }
+
+    pub(crate) fn snapshots(&self, start: Option<BatchId>, count: u32) -> Result<Vec<BatchSnapshot>, ServeError> {
+        if !(1..=MAX_SNAPSHOTS).contains(&count) {
+            return Err(ServeError::SnapshotCount(count));
+        }
+        let count = usize::try_from(count).expect("at most 100 fit");
+        match (self.batch_index(start), start) {
+            (Some(last), _) => Ok((0..=last).rev().take(count).filter_map(|index| self.book.snapshot(index)).collect()),
+            (None, None) => Ok(Vec::new()),
+            (None, Some(_)) => Err(ServeError::NoSnapshot),
+        }
+    }
+
+    pub(crate) fn market_info(&self) -> BTreeMap<BlockCount, MarketInterest> {
+        let mut markets: BTreeMap<BlockCount, MarketInterest> = BTreeMap::new();
+        for record in self.book.orders.values().filter(|record| !record.state.is_archived()) {
+            let order = &record.submitted.order;
+            let market = markets.entry(order.duration).or_default();
+            match order.bid() {
+                Some(bid) => count(&mut market.bids, bid.min_node_tier, record.open),
+                None => count(&mut market.asks, self.config.ratings.tier(record.submitted.node), record.open),
+            }
+        }
+        markets
+    }
+
+    pub(crate) fn ratings(&self, nodes: &[NodeId]) -> Result<Vec<(NodeId, NodeTier)>, ServeError> {
+        if nodes.len() > MAX_RATINGS {
+            return Err(ServeError::TooMany { what: "nodes", found: nodes.len(), max: MAX_RATINGS });
+        }
+        Ok(nodes.iter().map(|node| (*node, self.config.ratings.tier(*node))).collect())
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let mut accounts = BTreeMap::new();
+        for account in self.book.accounts.values() {
+            *accounts.entry(account.state).or_default() += 1;
+        }
+        let active = || self.book.orders.values().filter(|record| !record.state.is_archived());
+        let asks = active().filter(|record| record.submitted.order.is_ask()).count();
+        Status {
+            network: self.config.network.clone(),
+            best_height: self.height,
+            next_batch: self.book.batch_key,
+            streams: self.streams.len(),
+            subscribed: self.streams.subscribed(),
+            accounts,
+            reservations: self.book.reservations.len(),
+            asks,
+            bids: active().count() - asks,
+            batches: self.book.batches.len(),
+            unconfirmed: self.book.batches.iter().filter(|batch| !batch.confirmed).count(),
+            executing: !self.running.is_empty(),
+            last_tick: self.last_tick.clone(),
+        }
+    }
+}
+
+fn count(interest: &mut Interest, tier: NodeTier, units: UnitCount) {
+    let (orders, open) = match tier {
+        NodeTier::Tier0 => (&mut interest.orders_tier0, &mut interest.units_tier0),
+        NodeTier::Tier1 => (&mut interest.orders_tier1, &mut interest.units_tier1),
+    };
+    *orders = orders.saturating_add(1);
+    *open = open.saturating_add(units.get());
+}

@@ -1,0 +1,107 @@
+//! Traders that stand in the way: everybody else still clears in the same tick.
+
+use super::bench::{Bench, config};
+use super::trader::Manners;
+use crate::{TickReason, VenueConfig};
+use std::collections::BTreeSet;
+use tidegate_protocol::account::AccountVersion;
+use tidegate_protocol::order::OrderState;
+use tidegate_protocol::units::UnitCount;
+
+const ALL: [Manners; 12] = [
+    Manners::SilentAtPrepare,
+    Manners::SilentAtSign,
+    Manners::HangsUpAtSign,
+    Manners::GarbageSignature,
+    Manners::NoSignature,
+    Manners::OtherKindOfSignature,
+    Manners::NoChannelInfo,
+    Manners::RejectsAtPrepare,
+    Manners::RejectsAtSign,
+    Manners::RefusesPeer,
+    Manners::FundingFails,
+    Manners::RejectsUnknownNonce,
+];
+
+#[test]
+fn the_others_clear_in_the_same_tick() {
+    for manners in ALL {
+        for version in [AccountVersion::V2, AccountVersion::V0] {
+            let mut bench = Bench::new();
+            let mut seller = bench.trader("seller", AccountVersion::V2, 5_000_000);
+            let mut rogue = bench.trader("rogue", version, 1_000_000);
+            let mut honest = bench.trader("honest", AccountVersion::V2, 1_000_000);
+            seller.ask(&mut bench, 500, 4);
+            // The rogue bids more and is served first.
+            let bad = rogue.bid(&mut bench, 2000, 4);
+            let good = honest.bid(&mut bench, 1000, 4);
+            rogue.manners = manners;
+            let outcome = bench.tick(&mut [&mut seller, &mut rogue, &mut honest]);
+            assert_eq!(outcome.reason, TickReason::Cleared, "{manners:?} {version:?}");
+            let handle = bench.handle.clone();
+            assert_eq!(bench.call(handle.order_state(good)), Ok((OrderState::Executed, UnitCount::ZERO)));
+            assert_eq!(bench.call(handle.order_state(bad)), Ok((OrderState::Submitted, UnitCount::new(4))));
+            honest.answer_all(&mut bench);
+            assert_eq!((rogue.finalized.len(), honest.finalized.len()), (0, 1), "{manners:?}");
+            bench.mine(1);
+            assert_eq!(bench.call(handle.status()).unwrap().unconfirmed, 0, "{manners:?}");
+        }
+    }
+}
+
+#[test]
+fn contradicting_reports_cost_both_sides_the_round() {
+    let mut bench = Bench::new();
+    let mut seller = bench.trader("seller", AccountVersion::V2, 5_000_000);
+    let mut rogue = bench.trader("rogue", AccountVersion::V2, 1_000_000);
+    seller.ask(&mut bench, 500, 4);
+    rogue.bid(&mut bench, 2000, 4);
+    rogue.manners = Manners::LiesInChannelInfo;
+    let outcome = bench.tick(&mut [&mut seller, &mut rogue]);
+    assert_eq!(outcome.reason, TickReason::GaveUp { attempts: 1 });
+    assert_eq!(bench.call(bench.handle.clone().status()).unwrap().batches, 0);
+    // At the next tick they may try again.
+    rogue.manners = Manners::Honest;
+    assert_eq!(bench.tick(&mut [&mut seller, &mut rogue]).reason, TickReason::Cleared);
+}
+
+#[test]
+fn a_batch_that_was_to_be_signed_never_comes_back_under_the_same_transaction_id() {
+    // Reported nodes are not kept apart here, so that the same pair meets again and again.
+    let mut bench = Bench::with(VenueConfig { funding_conflict_ms: 0, ..config() });
+    let mut seller = bench.trader("seller", AccountVersion::V2, 5_000_000);
+    let mut buyer = bench.trader("buyer", AccountVersion::V2, 1_000_000);
+    seller.ask(&mut bench, 500, 1);
+    buyer.bid(&mut bench, 2000, 1);
+    buyer.manners = Manners::FundingFails;
+    let outcome = bench.tick(&mut [&mut seller, &mut buyer]);
+    assert_eq!(outcome.reason, TickReason::GaveUp { attempts: 10 });
+    let different: BTreeSet<_> = buyer.prepared.iter().collect();
+    assert_eq!((buyer.prepared.len(), different.len()), (10, 10));
+    buyer.manners = Manners::Honest;
+    assert_eq!(bench.tick(&mut [&mut seller, &mut buyer]).reason, TickReason::Cleared);
+    assert!(!buyer.prepared[..10].contains(&buyer.prepared[10]));
+}
+
+#[test]
+fn an_order_cancelled_while_it_is_signed_is_not_filled() {
+    let mut bench = Bench::new();
+    let mut seller = bench.trader("seller", AccountVersion::V2, 5_000_000);
+    let mut buyer = bench.trader("buyer", AccountVersion::V2, 1_000_000);
+    seller.ask(&mut bench, 500, 4);
+    let bid = buyer.bid(&mut bench, 2000, 4);
+    let handle = bench.handle.clone();
+    let mut tick = Box::pin(handle.tick());
+    assert!(futures_util::FutureExt::now_or_never(&mut tick).is_none());
+    bench.pump();
+    // Both are asked to prepare; the owner cancels before anything is signed.
+    bench.call(handle.cancel(buyer.preimages[&bid])).unwrap();
+    for _ in 0..6 {
+        seller.answer_all(&mut bench);
+        buyer.answer_all(&mut bench);
+        bench.pump();
+    }
+    assert_eq!(bench.call(tick).unwrap().reason, TickReason::GaveUp { attempts: 1 });
+    assert_eq!(bench.call(handle.order_state(bid)), Ok((OrderState::Canceled, UnitCount::new(4))));
+    assert_eq!(bench.call(handle.status()).unwrap().batches, 0);
+}

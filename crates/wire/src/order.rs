@@ -1,0 +1,412 @@
+//! Orders: submission, cancelling, state, and how they look to the matched side.
+
+use crate::error::DecodeError;
+use crate::poolrpc::{self, server_submit_order_request, server_submit_order_response};
+use crate::read::{self, MAX_LIST};
+use tidegate_ports::Submission;
+use tidegate_protocol::keys::{AccountKey, MultisigKey, NodeId, OrderNonce, OrderPreimage};
+use tidegate_protocol::order::{
+    AnnouncementConstraint, AskTerms, AuctionType, BidTerms, ConfirmationConstraint, NodeAddress, NodeTier, Order,
+    OrderChannelType, OrderSide, OrderState, OrderVersion, SubmittedOrder,
+};
+use tidegate_protocol::units::{BlockCount, RatePerBillion, SatPerKw, UnitCount};
+
+/// Addresses of one node.
+const MAX_ADDRESSES: usize = 64;
+/// Bytes of one address.
+const MAX_ADDRESS_BYTES: usize = 255;
+
+/// The request that submits an order.
+///
+/// # Source
+/// Protocol notes, rpc §8.4.
+pub fn to_submit_request(order: &SubmittedOrder, user_agent: &str) -> poolrpc::ServerSubmitOrderRequest {
+    use server_submit_order_request::Details;
+    let details = match &order.order.side {
+        OrderSide::Ask(terms) => Details::Ask(to_ask(order, terms)),
+        OrderSide::Bid(terms) => Details::Bid(to_bid(order, terms)),
+    };
+    poolrpc::ServerSubmitOrderRequest { details: Some(details), user_agent: user_agent.to_owned() }
+}
+
+/// A submitted order, and the user agent of its sender.
+///
+/// # Errors
+/// [`DecodeError`] for a field that has no meaning. Whether the order is allowed is not judged here.
+pub fn from_submit_request(
+    request: poolrpc::ServerSubmitOrderRequest,
+) -> Result<(SubmittedOrder, String), DecodeError> {
+    use server_submit_order_request::Details;
+    let user_agent = read::user_agent("ServerSubmitOrderRequest.user_agent", request.user_agent)?;
+    let order = match read::required("ServerSubmitOrderRequest.details", request.details)? {
+        Details::Ask(ask) => from_ask(ask)?,
+        Details::Bid(bid) => from_bid(bid)?,
+    };
+    Ok((order, user_agent))
+}
+
+/// The answer to the submission of order `nonce`.
+pub fn to_submit_response(nonce: OrderNonce, submission: &Submission) -> poolrpc::ServerSubmitOrderResponse {
+    use server_submit_order_response::Details;
+    let details = match submission {
+        Submission::Accepted => Details::Accepted(true),
+        Submission::Invalid { reason } => Details::InvalidOrder(poolrpc::InvalidOrder {
+            order_nonce: nonce.as_bytes().to_vec(),
+            fail_reason: poolrpc::invalid_order::FailReason::InvalidAmt.into(),
+            fail_string: read::sentence(reason),
+        }),
+    };
+    poolrpc::ServerSubmitOrderResponse { details: Some(details) }
+}
+
+/// The venue's answer to a submission.
+///
+/// # Errors
+/// [`DecodeError`] when it is neither a yes nor a known kind of no.
+pub fn from_submit_response(response: poolrpc::ServerSubmitOrderResponse) -> Result<Submission, DecodeError> {
+    use server_submit_order_response::Details;
+    match read::required("ServerSubmitOrderResponse.details", response.details)? {
+        Details::Accepted(true) => Ok(Submission::Accepted),
+        Details::Accepted(false) => Err(DecodeError::Contradiction {
+            field: "ServerSubmitOrderResponse.accepted",
+            expected: "true".to_owned(),
+            found: "false".to_owned(),
+        }),
+        Details::InvalidOrder(invalid) => {
+            read::number::<poolrpc::invalid_order::FailReason>("InvalidOrder.fail_reason", invalid.fail_reason)?;
+            Ok(Submission::Invalid { reason: read::sentence(&invalid.fail_string) })
+        }
+    }
+}
+
+/// The request that cancels the order whose nonce is the hash of `preimage`.
+pub fn to_cancel_request(preimage: &OrderPreimage) -> poolrpc::ServerCancelOrderRequest {
+    poolrpc::ServerCancelOrderRequest { order_nonce_preimage: preimage.as_bytes().to_vec() }
+}
+
+/// The secret that cancels an order.
+///
+/// # Errors
+/// [`DecodeError::Length`].
+pub fn from_cancel_request(request: &poolrpc::ServerCancelOrderRequest) -> Result<OrderPreimage, DecodeError> {
+    let field = "ServerCancelOrderRequest.order_nonce_preimage";
+    read::fixed(field, &request.order_nonce_preimage).map(OrderPreimage::new)
+}
+
+/// The request for the state of an order.
+pub fn to_state_request(nonce: OrderNonce) -> poolrpc::ServerOrderStateRequest {
+    poolrpc::ServerOrderStateRequest { order_nonce: nonce.as_bytes().to_vec() }
+}
+
+/// The order whose state is wanted.
+///
+/// # Errors
+/// [`DecodeError::Length`].
+pub fn from_state_request(request: &poolrpc::ServerOrderStateRequest) -> Result<OrderNonce, DecodeError> {
+    read::fixed("ServerOrderStateRequest.order_nonce", &request.order_nonce).map(OrderNonce::new)
+}
+
+/// State of an order, and the units that are still open.
+pub fn to_state_response(state: OrderState, open: UnitCount) -> poolrpc::ServerOrderStateResponse {
+    use poolrpc::OrderState as Wire;
+    let state = match state {
+        OrderState::Submitted => Wire::OrderSubmitted,
+        OrderState::Cleared => Wire::OrderCleared,
+        OrderState::PartiallyFilled => Wire::OrderPartiallyFilled,
+        OrderState::Executed => Wire::OrderExecuted,
+        OrderState::Canceled => Wire::OrderCanceled,
+        OrderState::Expired => Wire::OrderExpired,
+        OrderState::Failed => Wire::OrderFailed,
+    };
+    poolrpc::ServerOrderStateResponse { state: state.into(), units_unfulfilled: open.get() }
+}
+
+/// State of an order, and the units that are still open.
+///
+/// # Errors
+/// [`DecodeError::UnknownNumber`].
+pub fn from_state_response(
+    response: &poolrpc::ServerOrderStateResponse,
+) -> Result<(OrderState, UnitCount), DecodeError> {
+    use poolrpc::OrderState as Wire;
+    let state = match read::number("ServerOrderStateResponse.state", response.state)? {
+        Wire::OrderSubmitted => OrderState::Submitted,
+        Wire::OrderCleared => OrderState::Cleared,
+        Wire::OrderPartiallyFilled => OrderState::PartiallyFilled,
+        Wire::OrderExecuted => OrderState::Executed,
+        Wire::OrderCanceled => OrderState::Canceled,
+        Wire::OrderExpired => OrderState::Expired,
+        Wire::OrderFailed => OrderState::Failed,
+    };
+    Ok((state, UnitCount::new(response.units_unfulfilled)))
+}
+
+pub(crate) fn to_ask(order: &SubmittedOrder, terms: &AskTerms) -> poolrpc::ServerAsk {
+    use poolrpc::{ChannelAnnouncementConstraints as Announcement, ChannelConfirmationConstraints as Confirmation};
+    let announcement = match terms.announcement {
+        AnnouncementConstraint::None => Announcement::AnnouncementNoPreference,
+        AnnouncementConstraint::OnlyAnnounced => Announcement::OnlyAnnounced,
+        AnnouncementConstraint::OnlyUnannounced => Announcement::OnlyUnannounced,
+    };
+    let confirmation = match terms.confirmation {
+        ConfirmationConstraint::None => Confirmation::ConfirmationNoPreference,
+        ConfirmationConstraint::OnlyConfirmed => Confirmation::OnlyConfirmed,
+        ConfirmationConstraint::OnlyZeroConf => Confirmation::OnlyZeroconf,
+    };
+    poolrpc::ServerAsk {
+        details: Some(to_details(order)),
+        lease_duration_blocks: order.order.duration.get(),
+        version: version_number(order.order.version),
+        announcement_constraints: announcement.into(),
+        confirmation_constraints: confirmation.into(),
+    }
+}
+
+pub(crate) fn from_ask(ask: poolrpc::ServerAsk) -> Result<SubmittedOrder, DecodeError> {
+    use poolrpc::{ChannelAnnouncementConstraints as Announcement, ChannelConfirmationConstraints as Confirmation};
+    let announcement = match read::number("ServerAsk.announcement_constraints", ask.announcement_constraints)? {
+        Announcement::AnnouncementNoPreference => AnnouncementConstraint::None,
+        Announcement::OnlyAnnounced => AnnouncementConstraint::OnlyAnnounced,
+        Announcement::OnlyUnannounced => AnnouncementConstraint::OnlyUnannounced,
+    };
+    let confirmation = match read::number("ServerAsk.confirmation_constraints", ask.confirmation_constraints)? {
+        Confirmation::ConfirmationNoPreference => ConfirmationConstraint::None,
+        Confirmation::OnlyConfirmed => ConfirmationConstraint::OnlyConfirmed,
+        Confirmation::OnlyZeroconf => ConfirmationConstraint::OnlyZeroConf,
+    };
+    from_details(
+        read::required("ServerAsk.details", ask.details)?,
+        version("ServerAsk.version", ask.version)?,
+        BlockCount::new(ask.lease_duration_blocks),
+        OrderSide::Ask(AskTerms { announcement, confirmation }),
+    )
+}
+
+pub(crate) fn to_bid(order: &SubmittedOrder, terms: &BidTerms) -> poolrpc::ServerBid {
+    poolrpc::ServerBid {
+        details: Some(to_details(order)),
+        lease_duration_blocks: order.order.duration.get(),
+        version: version_number(order.order.version),
+        min_node_tier: to_tier(terms.min_node_tier).into(),
+        self_chan_balance: terms.self_balance.get(),
+        is_sidecar_channel: terms.sidecar,
+        unannounced_channel: terms.unannounced,
+        zero_conf_channel: terms.zero_conf,
+    }
+}
+
+pub(crate) fn from_bid(bid: poolrpc::ServerBid) -> Result<SubmittedOrder, DecodeError> {
+    // The receiver chooses the default tier, and chooses tier 1 (auctioneer §5.2).
+    let min_node_tier = match read::number("ServerBid.min_node_tier", bid.min_node_tier)? {
+        poolrpc::NodeTier::Tier0 => NodeTier::Tier0,
+        poolrpc::NodeTier::TierDefault | poolrpc::NodeTier::Tier1 => NodeTier::Tier1,
+    };
+    let terms = BidTerms {
+        min_node_tier,
+        self_balance: read::sats("ServerBid.self_chan_balance", bid.self_chan_balance)?,
+        sidecar: bid.is_sidecar_channel,
+        unannounced: bid.unannounced_channel,
+        zero_conf: bid.zero_conf_channel,
+    };
+    from_details(
+        read::required("ServerBid.details", bid.details)?,
+        version("ServerBid.version", bid.version)?,
+        BlockCount::new(bid.lease_duration_blocks),
+        OrderSide::Bid(terms),
+    )
+}
+
+fn to_details(submitted: &SubmittedOrder) -> poolrpc::ServerOrder {
+    let order = &submitted.order;
+    let keys = |nodes: &[NodeId]| nodes.iter().map(|node| node.serialize().to_vec()).collect();
+    let auction = match order.auction {
+        AuctionType::Inbound => poolrpc::AuctionType::BtcInboundLiquidity,
+        AuctionType::Outbound => poolrpc::AuctionType::BtcOutboundLiquidity,
+    };
+    poolrpc::ServerOrder {
+        trader_key: order.account.serialize().to_vec(),
+        rate_fixed: order.rate.get(),
+        amt: order.amount.get(),
+        min_chan_amt: order.min_units.to_sats().get(),
+        order_nonce: order.nonce.as_bytes().to_vec(),
+        order_sig: submitted.signature.clone(),
+        multi_sig_key: submitted.multisig.serialize().to_vec(),
+        node_pub: submitted.node.serialize().to_vec(),
+        node_addr: submitted.addresses.iter().map(to_address).collect(),
+        channel_type: to_channel_type(order.channel_type).into(),
+        max_batch_fee_rate_sat_per_kw: order.max_batch_fee_rate.get(),
+        allowed_node_ids: keys(&order.allowed_nodes),
+        not_allowed_node_ids: keys(&order.denied_nodes),
+        auction_type: auction.into(),
+        is_public: order.public,
+    }
+}
+
+fn from_details(
+    details: poolrpc::ServerOrder,
+    version: OrderVersion,
+    duration: BlockCount,
+    side: OrderSide,
+) -> Result<SubmittedOrder, DecodeError> {
+    let auction = match read::number("ServerOrder.auction_type", details.auction_type)? {
+        poolrpc::AuctionType::BtcInboundLiquidity => AuctionType::Inbound,
+        poolrpc::AuctionType::BtcOutboundLiquidity => AuctionType::Outbound,
+    };
+    let order = Order {
+        nonce: read::fixed("ServerOrder.order_nonce", &details.order_nonce).map(OrderNonce::new)?,
+        version,
+        account: read::key("ServerOrder.trader_key", &details.trader_key, AccountKey::from_slice)?,
+        auction,
+        rate: RatePerBillion::new(details.rate_fixed),
+        amount: read::sats("ServerOrder.amt", details.amt)?,
+        min_units: read::whole_units("ServerOrder.min_chan_amt", details.min_chan_amt)?,
+        duration,
+        max_batch_fee_rate: SatPerKw::new(details.max_batch_fee_rate_sat_per_kw),
+        channel_type: from_channel_type("ServerOrder.channel_type", details.channel_type)?,
+        allowed_nodes: node_list("ServerOrder.allowed_node_ids", &details.allowed_node_ids)?,
+        denied_nodes: node_list("ServerOrder.not_allowed_node_ids", &details.not_allowed_node_ids)?,
+        public: details.is_public,
+        side,
+    };
+    read::at_most("ServerOrder.node_addr", details.node_addr.len(), MAX_ADDRESSES)?;
+    Ok(SubmittedOrder {
+        order,
+        signature: read::signature("ServerOrder.order_sig", details.order_sig)?,
+        multisig: read::key("ServerOrder.multi_sig_key", &details.multi_sig_key, MultisigKey::from_slice)?,
+        node: read::key("ServerOrder.node_pub", &details.node_pub, NodeId::from_slice)?,
+        addresses: details.node_addr.into_iter().map(from_address).collect::<Result<_, _>>()?,
+    })
+}
+
+fn node_list(field: &'static str, keys: &[Vec<u8>]) -> Result<Vec<NodeId>, DecodeError> {
+    read::at_most(field, keys.len(), MAX_LIST)?;
+    keys.iter().map(|key| read::key(field, key, NodeId::from_slice)).collect()
+}
+
+fn to_address(address: &NodeAddress) -> poolrpc::NodeAddress {
+    poolrpc::NodeAddress { network: "tcp".to_owned(), addr: address.0.clone() }
+}
+
+/// `host:port`; an onion host without port gets the usual one. Names are not resolved. The network is always TCP
+/// and therefore not looked at.
+///
+/// Source: protocol notes, rpc §3.2.
+fn from_address(wire: poolrpc::NodeAddress) -> Result<NodeAddress, DecodeError> {
+    let field = "NodeAddress.addr";
+    read::at_most(field, wire.addr.len(), MAX_ADDRESS_BYTES)?;
+    let bad = || DecodeError::Address { field, found: read::shown(&wire.addr) };
+    if !wire.addr.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(bad());
+    }
+    let (host, port) = match wire.addr.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse::<u16>().map_err(|_| bad())?),
+        None if wire.addr.len() > ".onion".len() && wire.addr.ends_with(".onion") => (wire.addr.as_str(), 9735),
+        None => return Err(bad()),
+    };
+    let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let host_is_plain = match literal {
+        Some(v6) => v6.contains(':') && !v6.contains(['[', ']']),
+        None => !host.is_empty() && !host.contains([':', '[', ']']),
+    };
+    if port == 0 || !host_is_plain {
+        return Err(bad());
+    }
+    Ok(NodeAddress(format!("{host}:{port}")))
+}
+
+pub(crate) fn to_tier(tier: NodeTier) -> poolrpc::NodeTier {
+    match tier {
+        NodeTier::Tier0 => poolrpc::NodeTier::Tier0,
+        NodeTier::Tier1 => poolrpc::NodeTier::Tier1,
+    }
+}
+
+/// A tier that somebody states; "default" states nothing.
+pub(crate) fn from_tier(field: &'static str, found: i32) -> Result<NodeTier, DecodeError> {
+    match read::number(field, found)? {
+        poolrpc::NodeTier::Tier0 => Ok(NodeTier::Tier0),
+        poolrpc::NodeTier::Tier1 => Ok(NodeTier::Tier1),
+        poolrpc::NodeTier::TierDefault => Err(DecodeError::UnknownNumber { field, found: found.into() }),
+    }
+}
+
+pub(crate) fn to_channel_type(channel_type: OrderChannelType) -> poolrpc::OrderChannelType {
+    match channel_type {
+        OrderChannelType::PeerDependent => poolrpc::OrderChannelType::PeerDependent,
+        OrderChannelType::ScriptEnforced => poolrpc::OrderChannelType::ScriptEnforced,
+        OrderChannelType::SimpleTaproot => poolrpc::OrderChannelType::SimpleTaproot,
+    }
+}
+
+/// Not stated means peer dependent.
+pub(crate) fn from_channel_type(field: &'static str, found: i32) -> Result<OrderChannelType, DecodeError> {
+    match read::number(field, found)? {
+        poolrpc::OrderChannelType::Unknown | poolrpc::OrderChannelType::PeerDependent => {
+            Ok(OrderChannelType::PeerDependent)
+        }
+        poolrpc::OrderChannelType::ScriptEnforced => Ok(OrderChannelType::ScriptEnforced),
+        poolrpc::OrderChannelType::SimpleTaproot => Ok(OrderChannelType::SimpleTaproot),
+    }
+}
+
+fn version_number(version: OrderVersion) -> u32 {
+    match version {
+        OrderVersion::V0 => 0,
+        OrderVersion::V1 => 1,
+        OrderVersion::V2 => 2,
+        OrderVersion::V3 => 3,
+        OrderVersion::V4 => 4,
+        OrderVersion::V5 => 5,
+    }
+}
+
+fn version(field: &'static str, found: u32) -> Result<OrderVersion, DecodeError> {
+    match found {
+        0 => Ok(OrderVersion::V0),
+        1 => Ok(OrderVersion::V1),
+        2 => Ok(OrderVersion::V2),
+        3 => Ok(OrderVersion::V3),
+        4 => Ok(OrderVersion::V4),
+        5 => Ok(OrderVersion::V5),
+        _ => Err(DecodeError::UnknownNumber { field, found: found.into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_host_and_port() {
+        let read = |addr: &str| {
+            let addr = addr.to_owned();
+            from_address(poolrpc::NodeAddress { network: "tcp".to_owned(), addr }).map(|address| address.0)
+        };
+        for good in ["203.0.113.9:9735", "[2001:db8::1]:1", "node.example:65535", "abc.onion:9735"] {
+            assert_eq!(read(good), Ok(good.to_owned()));
+        }
+        assert_eq!(read("abc.onion"), Ok("abc.onion:9735".to_owned()));
+        let long = format!("{}:9735", "x".repeat(256));
+        for bad in [
+            "",
+            ":",
+            "host",
+            "host:",
+            ":9735",
+            "host:0",
+            "host:65536",
+            "host:x",
+            "2001:db8::1:9735",
+            "[::1]",
+            "[]:1",
+            "[[::1]]:1",
+            ".onion",
+            "a b:1",
+            "a\n:1",
+            "é:1",
+            &long,
+        ] {
+            assert!(read(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `tidegate run`: strategy and pool client on a real node.
+
+use super::brain::{Brain, Round, RoundError};
+use super::connect::connect;
+use super::data_dir;
+use super::observe::ObserveError;
+use super::parts::TraderParts;
+use super::report::{StatusReport, update_metrics};
+use crate::api::{self, AgentMetrics, Answer, Page, render};
+use crate::config::AgentConfig;
+use crate::node::Role;
+use crate::runtime::{OsEntropy, Shutdown, SystemClock};
+use crate::store::SqliteStore;
+use crate::venue::{GrpcLink, Token};
+use anyhow::Context as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_engine::gate::RiskGate;
+use tidegate_engine::strategy::Strategy;
+use tidegate_ports::{Clock as _, Store, TraderEnv};
+use tidegate_strategies::AnyStrategy;
+use tidegate_trader::{Handle, TraderConfig};
+
+/// Runs an agent until a signal.
+///
+/// # Errors
+/// When something it needs cannot be had at the start, or when its state cannot be trusted any more: a sentence that
+/// says what, where and what to do. A node or venue that goes away later is waited for.
+pub async fn run_agent(config: AgentConfig) -> anyhow::Result<()> {
+    let shutdown = Shutdown::default();
+    shutdown.on_signals()?;
+    let strategy = load_strategy(&config)?;
+    let http = api::bind(config.status_listen, "status_listen").await?;
+    data_dir::create(&config.data_dir)?;
+    let file = config.data_dir.join("agent.sqlite");
+    let store = SqliteStore::open(&file, "trader").await?;
+    let journal = SqliteStore::open(&file, "journal").await?;
+    let token = Token::new(data_dir::venue_token(&config.data_dir, &OsEntropy)?);
+    let node = connect(&config.node.lnd(&config.network), Role::Trader, &shutdown).await?;
+    let link = GrpcLink::new(&config.venue.address, token)?;
+    let (trader, flows) = tidegate_trader::trader(TraderConfig::default());
+    let metrics = AgentMetrics::new()?;
+    let page = AgentPage { trader: trader.clone(), metrics: metrics.clone() };
+    tokio::spawn(http.serve(Arc::new(page), shutdown.clone()));
+    let brain = Brain::load(strategy, RiskGate::new(config.limits.clone()), journal).await?;
+    let parts = Arc::new(TraderParts { node, link, store, clock: SystemClock, entropy: OsEntropy });
+    if config.limits.dry_run {
+        tracing::warn!("dry run: decisions are journaled, nothing is placed; set limits.dry_run = false to trade");
+    }
+    tracing::info!(venue = %config.venue.address, status = %config.status_listen, network = %config.network, "the agent runs");
+    let pause = Duration::from_secs(config.decide_every_seconds);
+    let deciding = tokio::spawn(decide(brain, Arc::clone(&parts), trader.clone(), metrics, pause, shutdown.clone()));
+    let stop = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move {
+            shutdown.wanted().await;
+            trader.shutdown().await;
+        }
+    });
+    let outcome = flows.run(&*parts).await;
+    shutdown.trigger();
+    deciding.await.context("the decisions failed")?;
+    stop.await.context("the shutdown failed")?;
+    outcome.context("the agent stopped: its state can not be trusted; nothing was lost that was stored")
+}
+
+fn load_strategy(config: &AgentConfig) -> anyhow::Result<AnyStrategy> {
+    let path = &config.strategy_file;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("can not read the strategy {} (strategy_file)", path.display()))?;
+    AnyStrategy::from_toml(&text).with_context(|| format!("the strategy {} is not valid", path.display()))
+}
+
+/// Decides at every pause until shutdown. A failed round is told, counted, and tried again at the next.
+async fn decide<S, J, E>(
+    mut brain: Brain<S, J>,
+    env: Arc<E>,
+    trader: Handle,
+    metrics: AgentMetrics,
+    pause: Duration,
+    shutdown: Shutdown,
+) where
+    S: Strategy + Send,
+    S::State: Send,
+    J: Store,
+    E: TraderEnv,
+{
+    let mut beat = tokio::time::interval(pause);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = beat.tick() => {}
+            () = shutdown.wanted() => return,
+        }
+        let outcome = tokio::select! {
+            outcome = brain.round(&*env, &trader) => outcome,
+            () = shutdown.wanted() => return,
+        };
+        count_round(&metrics, &outcome);
+        metrics.last_decision_seconds.set(seconds(env.clock().now().seconds()));
+        match outcome {
+            Ok(_) => {}
+            Err(RoundError::Journal(error)) => {
+                tracing::error!(%error, "no decision without a journal: the agent stops trading");
+                shutdown.trigger();
+                return;
+            }
+            Err(error) => tracing::warn!(%error, "nothing decided in this round"),
+        }
+    }
+}
+
+fn count_round(metrics: &AgentMetrics, outcome: &Result<Round, RoundError>) {
+    let add = |name: &str, count: u32| metrics.decisions_total.with_label_values(&[name]).inc_by(u64::from(count));
+    match outcome {
+        Ok(round) if *round == Round::default() => add("nothing", 1),
+        Ok(round) => {
+            add("placed", round.placed);
+            add("refused", round.refused);
+            add("failed", round.failed);
+        }
+        Err(RoundError::Observe(ObserveError::Node(_))) => metrics.failures_total.with_label_values(&["node"]).inc(),
+        Err(RoundError::Observe(ObserveError::Venue(_))) => metrics.failures_total.with_label_values(&["venue"]).inc(),
+        Err(_) => metrics.failures_total.with_label_values(&["self"]).inc(),
+    }
+}
+
+/// Unix seconds as Prometheus wants them.
+fn seconds(unix: u64) -> f64 {
+    // Exact until the year 2106, as close as a double gets thereafter.
+    u32::try_from(unix).map_or(f64::from(u32::MAX), f64::from)
+}
+
+/// The agent's HTTP pages.
+struct AgentPage {
+    trader: Handle,
+    metrics: AgentMetrics,
+}
+
+impl Page for AgentPage {
+    fn metrics(&self) -> Answer {
+        let (trader, metrics) = (self.trader.clone(), self.metrics.clone());
+        Box::pin(async move {
+            let status = trader.status().await.map_err(|gone| gone.to_string())?;
+            update_metrics(&metrics, &status);
+            render(&metrics.registry)
+        })
+    }
+
+    fn status(&self) -> Answer {
+        let trader = self.trader.clone();
+        Box::pin(async move {
+            let status = trader.status().await.map_err(|gone| gone.to_string())?;
+            serde_json::to_string_pretty(&StatusReport::from(&status)).map_err(|error| error.to_string())
+        })
+    }
+
+    fn tick(&self) -> Answer {
+        Box::pin(async { Err("an agent does not clear; ask its venue".to_owned()) })
+    }
+}

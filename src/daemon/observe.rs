@@ -1,0 +1,132 @@
+//! What the agent knows: gathers venue, node and own state into one view, each datum with the time it became known.
+
+use std::collections::BTreeMap;
+use thiserror::Error;
+use tidegate_engine::view::{AccountView, LeaseView, MarketView, NodeView, OrderView, Rating, Seen, Side};
+use tidegate_ports::{
+    Clock as _, LinkError, NodeData as _, NodeError, Timestamp, TraderEnv, VenueLink as _, Wallet as _,
+};
+use tidegate_protocol::account::Account;
+use tidegate_protocol::fees::reserved_for;
+use tidegate_protocol::keys::OrderNonce;
+use tidegate_protocol::order::OwnOrder;
+use tidegate_protocol::units::{RatePerBillion, Sats};
+use tidegate_trader::{Gone, Handle, Lease, Status};
+
+/// Past batches asked for at each look.
+const SNAPSHOTS: u32 = 100;
+/// Fee samples kept: two weeks of ten-minute ticks.
+const FEE_SAMPLES: usize = 2016;
+/// Confirmation target of the fee samples, as of batches.
+const FEE_TARGET_BLOCKS: u32 = 6;
+
+/// Something could not be asked. The view stays as old as it was.
+#[derive(Debug, Error)]
+pub(crate) enum ObserveError {
+    /// The node.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The venue.
+    #[error(transparent)]
+    Venue(#[from] LinkError),
+    /// The trader ended.
+    #[error(transparent)]
+    Trader(#[from] Gone),
+}
+
+/// Remembers what must outlive one look: clearings, fee samples, when an order was first seen.
+#[derive(Debug, Default)]
+pub(crate) struct Observer {
+    view: MarketView,
+    placed: BTreeMap<OrderNonce, Timestamp>,
+}
+
+impl Observer {
+    /// Looks at everything once.
+    ///
+    /// # Errors
+    /// [`ObserveError`] when a source does not answer.
+    pub(crate) async fn look<E: TraderEnv>(
+        &mut self,
+        env: &E,
+        trader: &Handle,
+    ) -> Result<(MarketView, Status), ObserveError> {
+        let info = env.node().info().await?;
+        let fee_rate = env.wallet().estimate_fee(FEE_TARGET_BLOCKS).await?;
+        let wallet = env.wallet().confirmed_balance().await?;
+        let terms = env.link().terms().await?;
+        let snapshots = env.link().snapshots(SNAPSHOTS).await?;
+        let interest = env.link().market_info().await?;
+        let ratings = env.link().ratings(&[info.id]).await?;
+        let status = trader.status().await?;
+        let now = env.clock().now();
+
+        let view = &mut self.view;
+        view.at = now;
+        if view.observed_since == Timestamp::default() {
+            // Before our first look, what the venue still tells of its past is known without gap.
+            view.observed_since = snapshots.last().map_or(now, |oldest| Timestamp(oldest.created_ns / 1_000_000));
+        }
+        for snapshot in &snapshots {
+            view.add_snapshot(snapshot, now);
+        }
+        view.fee_rates.push(Seen::now(now, fee_rate));
+        let excess = view.fee_rates.len().saturating_sub(FEE_SAMPLES);
+        view.fee_rates.drain(..excess);
+        view.terms = vec![Seen::now(now, terms)];
+        view.interest = vec![Seen::now(now, interest)];
+        view.ratings = ratings.into_iter().map(|(node, tier)| Seen::now(now, Rating { node, tier })).collect();
+        view.heights = vec![Seen::now(now, info.best_height)];
+        view.node =
+            vec![Seen::now(now, NodeView { id: info.id, wallet_confirmed: wallet, synced: info.synced })];
+        self.add_own(&status, now);
+        Ok((self.view.clone(), status))
+    }
+
+    fn add_own(&mut self, status: &Status, now: Timestamp) {
+        let accounts: BTreeMap<_, &Account> = status.accounts.iter().map(|account| (account.key(), account)).collect();
+        let reserved = |account: &Account| status.reserved.get(&account.key()).copied().unwrap_or(Sats::ZERO);
+        self.view.accounts =
+            status.accounts.iter().map(|account| Seen::now(now, AccountView::new(account, reserved(account)))).collect();
+        let placed = &mut self.placed;
+        self.view.orders = status
+            .orders
+            .iter()
+            .map(|own| {
+                let placed_at = *placed.entry(own.order.nonce).or_insert(now);
+                Seen::now(now, OrderView::new(own, order_reserve(own, &accounts), placed_at))
+            })
+            .collect();
+        let limits: BTreeMap<OrderNonce, RatePerBillion> =
+            status.orders.iter().map(|own| (own.order.nonce, own.order.rate)).collect();
+        let limit = |lease: &Lease| limits.get(&lease.ours).copied().unwrap_or(lease.clearing_price);
+        self.view.leases =
+            status.leases.iter().map(|lease| Seen::now(lease.booked_at, lease_view(lease, limit(lease)))).collect();
+    }
+}
+
+/// What one order reserves; the whole account when that cannot be computed, which is the careful answer.
+fn order_reserve(own: &OwnOrder, accounts: &BTreeMap<tidegate_protocol::keys::AccountKey, &Account>) -> Sats {
+    let Some(account) = accounts.get(&own.order.account) else { return Sats::ZERO };
+    reserved_for(own, &own.fee_ceiling, account.terms.version).unwrap_or(account.value)
+}
+
+/// A lease as the engine sees it; `limit_rate` is the limit of our order.
+pub(crate) fn lease_view(lease: &Lease, limit_rate: RatePerBillion) -> LeaseView {
+    LeaseView {
+        batch_id: lease.batch_id,
+        account: lease.account,
+        nonce: lease.ours,
+        side: if lease.maker { Side::Ask } else { Side::Bid },
+        limit_rate,
+        units: lease.units,
+        self_balance: lease.self_balance,
+        duration: lease.duration,
+        clearing_rate: lease.clearing_price,
+        premium: lease.premium,
+        execution_fee: lease.execution_fee,
+        chain_fee: lease.chain_fee,
+        start: lease.height,
+        booked_at: lease.booked_at,
+    }
+}

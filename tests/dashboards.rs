@@ -1,0 +1,134 @@
+//! What operators read fits the code: every metric that a dashboard shows is one that we register, every dashboard can be
+//! imported, and every sentence that a runbook explains is one that the program can say.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use prometheus::{Gauge, Registry};
+use serde_json::Value;
+use tidegate::api::{AgentMetrics, VenueMetrics};
+
+/// First word of the names of our metrics.
+const PREFIX: &str = "tidegate_";
+
+fn registries() -> [Registry; 2] {
+    let agent = AgentMetrics::new().expect("names are valid and unique");
+    let venue = VenueMetrics::new().expect("names are valid and unique");
+    [agent.registry, venue.registry]
+}
+
+/// Whether the name is taken. A metric with labels shows up in the exposition only once it has a value, so the registry
+/// is asked the other way round: it refuses a second metric of a name that it has.
+fn is_registered(registry: &Registry, name: &str) -> bool {
+    let probe = Gauge::new(name, "probe").expect("the name is valid");
+    match registry.register(Box::new(probe.clone())) {
+        Err(_) => true,
+        Ok(()) => {
+            registry.unregister(Box::new(probe)).expect("it was registered a moment ago");
+            false
+        }
+    }
+}
+
+/// Names of our metrics in a text.
+fn names_in(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|word| word.starts_with(PREFIX)).collect()
+}
+
+fn unregistered<'a>(registries: &[Registry], text: &'a str) -> Vec<&'a str> {
+    let known = |name: &str| registries.iter().any(|registry| is_registered(registry, name));
+    names_in(text).into_iter().filter(|name| !known(name)).collect()
+}
+
+fn dashboards() -> Vec<(PathBuf, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards");
+    let entries = std::fs::read_dir(folder).expect("dashboards/ exists");
+    let paths = entries.map(|entry| entry.expect("an entry of dashboards/ is readable").path());
+    paths.map(|path| (path.clone(), std::fs::read_to_string(&path).expect("a dashboard is text"))).collect()
+}
+
+/// Queries of one panel.
+fn queries(panel: &Value) -> Vec<&str> {
+    let targets = panel["targets"].as_array().map(Vec::as_slice).unwrap_or_default();
+    targets.iter().filter_map(|target| target["expr"].as_str()).collect()
+}
+
+#[test]
+fn every_metric_of_a_dashboard_is_registered() {
+    let registries = registries();
+    let dashboards = dashboards();
+    assert!(!dashboards.is_empty(), "dashboards/ is empty");
+    for (path, text) in dashboards {
+        assert!(!names_in(&text).is_empty(), "{} shows none of our metrics", path.display());
+        assert_eq!(unregistered(&registries, &text), Vec::<&str>::new(), "{}", path.display());
+    }
+}
+
+#[test]
+fn a_planted_name_is_found() {
+    let text = r#"sum(tidegate_leases_total{role="maker"}) / tidegate_no_such_thing + rate(tidegate_venue_orders[5m])"#;
+    assert_eq!(unregistered(&registries(), text), ["tidegate_no_such_thing"]);
+}
+
+#[test]
+fn every_panel_has_a_title_a_unit_and_queries() {
+    for (path, text) in dashboards() {
+        let dashboard: Value = serde_json::from_str(&text).expect("a dashboard is JSON");
+        let panels = dashboard["panels"].as_array().expect("a dashboard has panels");
+        let mut ids = BTreeSet::new();
+        for panel in panels {
+            let title = panel["title"].as_str().unwrap_or_default();
+            assert!(!title.is_empty(), "{}: a panel without title", path.display());
+            assert!(ids.insert(panel["id"].as_u64()), "{}: {title}: its id is taken or missing", path.display());
+            if panel["type"] == "row" {
+                continue;
+            }
+            assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{}: {title}: no unit", path.display());
+            let queries = queries(panel);
+            assert!(!queries.is_empty(), "{}: {title}: no queries", path.display());
+            for query in queries {
+                assert!(!names_in(query).is_empty(), "{}: {title}: `{query}` asks for nothing", path.display());
+            }
+        }
+    }
+}
+
+/// Source files of the programs that operators run.
+fn sources() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![root.join("src"), root.join("crates")];
+    let mut text = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("the folder is readable") {
+            let path = entry.expect("the entry is readable").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                text.push_str(&std::fs::read_to_string(&path).expect("a source file is text"));
+            }
+        }
+    }
+    text
+}
+
+/// First cells of the tables headed "it says": sentences as they stand in the code.
+fn quoted(runbook: &str) -> Vec<&str> {
+    let rows = runbook.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.filter_map(|row| row.split_once('`')).map(|(sentence, _)| sentence).collect()
+}
+
+#[test]
+fn every_sentence_of_a_runbook_stands_in_the_code() {
+    let sources = sources();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbooks");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).expect("docs/runbooks/ exists") {
+        let path = entry.expect("the entry is readable").path();
+        let runbook = std::fs::read_to_string(&path).expect("a runbook is text");
+        for sentence in quoted(&runbook) {
+            assert!(sources.contains(sentence), "{}: nothing says `{sentence}`", path.display());
+            count += 1;
+        }
+    }
+    assert!(count > 20, "the tables of sentences were not found");
+}

@@ -1,0 +1,241 @@
+//! A real Lightning node, driven through lncli.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::btcd::{Btcd, RPC_LOGIN};
+use crate::failure::{Failure, Outcome};
+use crate::go::Programs;
+use crate::json;
+use crate::process::{Daemon, Wait, args, free_port, run, run_json};
+
+/// A running lnd on regtest.
+pub(crate) struct Lnd {
+    name: String,
+    lncli: PathBuf,
+    dir: PathBuf,
+    rpc_port: u16,
+    listen_port: u16,
+    daemon: Daemon,
+}
+
+/// A channel as its node lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Channel {
+    /// Funding output, `txid:index`.
+    pub(crate) point: String,
+    /// Identity key of the other node, hex.
+    pub(crate) peer: String,
+    pub(crate) capacity_sat: u64,
+    /// This node opened the channel, so its coins are in it.
+    pub(crate) initiator: bool,
+    pub(crate) active: bool,
+    /// For example `ANCHORS` or `SCRIPT_ENFORCED_LEASE`.
+    pub(crate) commitment_type: String,
+}
+
+impl Lnd {
+    /// Starts a node; use [`Lnd::wait_rpc`] before talking to it.
+    pub(crate) fn start(
+        programs: &Programs,
+        chain: &Btcd,
+        name: &str,
+        dir: &Path,
+    ) -> Outcome<Self> {
+        let (rpc_port, listen_port, rest_port) = (free_port()?, free_port()?, free_port()?);
+        let all = args([
+            &format!("--lnddir={}", dir.display()),
+            &format!("--alias={name}"),
+            "--bitcoin.regtest",
+            "--bitcoin.node=btcd",
+            &format!("--btcd.rpchost={}", chain.rpc_host()),
+            &format!("--btcd.rpcuser={RPC_LOGIN}"),
+            &format!("--btcd.rpcpass={RPC_LOGIN}"),
+            &format!("--btcd.rpccert={}", chain.rpc_certificate().display()),
+            "--noseedbackup",
+            &format!("--rpclisten=127.0.0.1:{rpc_port}"),
+            &format!("--listen=127.0.0.1:{listen_port}"),
+            &format!("--restlisten=127.0.0.1:{rest_port}"),
+            // Without an advertised address an ask from this node is refused.
+            &format!("--externalip=127.0.0.1:{listen_port}"),
+            "--protocol.wumbo-channels",
+            "--protocol.simple-taproot-chans",
+            "--protocol.zero-conf",
+            "--protocol.option-scid-alias",
+            "--trickledelay=50",
+            // The default of one makes a second lease between the same peers fail.
+            "--maxpendingchannels=50",
+        ]);
+        let daemon = Daemon::spawn(name, &programs.lnd, &all, dir)?;
+        Ok(Self {
+            name: name.to_owned(),
+            lncli: programs.lncli.clone(),
+            dir: dir.to_owned(),
+            rpc_port,
+            listen_port,
+            daemon,
+        })
+    }
+
+    /// Waits until the node answers, at whatever height.
+    pub(crate) fn wait_rpc(&mut self) -> Outcome<()> {
+        let log = self.daemon.log().to_owned();
+        Wait::new(format!("lnd {} answers", self.name))
+            .log(&log)
+            .until(|| {
+                self.daemon.check_running()?;
+                self.info()
+            })
+            .map(|_| ())
+    }
+
+    /// Waits until the node has processed the chain up to `height`.
+    pub(crate) fn wait_synced(&self, height: u64) -> Outcome<()> {
+        Wait::new(format!("lnd {} at height {height}", self.name))
+            .log(self.daemon.log())
+            .until(|| {
+                let info = self.info()?;
+                let at = json::number(&info, "/block_height")?;
+                match at >= height && json::flag(&info, "/synced_to_chain")? {
+                    true => Ok(()),
+                    false => Err(Failure::new(format!("at height {at}"))),
+                }
+            })
+    }
+
+    /// Name in logs.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `host:port` of the gRPC interface.
+    pub(crate) fn rpc_host(&self) -> String {
+        format!("127.0.0.1:{}", self.rpc_port)
+    }
+
+    /// The node's own certificate.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.dir.join("tls.cert")
+    }
+
+    /// The macaroon that allows everything.
+    pub(crate) fn admin_macaroon(&self) -> PathBuf {
+        self.dir
+            .join("data/chain/bitcoin/regtest")
+            .join("admin.macaroon")
+    }
+
+    /// Makes a macaroon that allows exactly `permissions` (`entity:action` or `uri:/…`) and saves it.
+    pub(crate) fn bake_macaroon(&self, permissions: &[String], save_to: &Path) -> Outcome<()> {
+        let mut all = self.control_args();
+        all.push("bakemacaroon".into());
+        all.push(format!("--save_to={}", save_to.display()));
+        all.extend(permissions.iter().cloned());
+        run(&self.lncli, &all).map(|_| ())
+    }
+
+    /// `getinfo`.
+    pub(crate) fn info(&self) -> Outcome<Value> {
+        self.call(&["getinfo"])
+    }
+
+    /// The node's identity key, hex.
+    pub(crate) fn identity(&self) -> Outcome<String> {
+        json::text(&self.info()?, "/identity_pubkey")
+    }
+
+    /// A fresh taproot address of the wallet.
+    pub(crate) fn new_address(&self) -> Outcome<String> {
+        json::text(&self.call(&["newaddress", "p2tr"])?, "/address")
+    }
+
+    /// Sends coins of the wallet; returns the transaction id.
+    pub(crate) fn send_coins(&self, address: &str, amount_sat: u64) -> Outcome<String> {
+        let amount = format!("--amt={amount_sat}");
+        let address = format!("--addr={address}");
+        let sent = self.call(&[
+            "sendcoins",
+            "--force",
+            "--sat_per_vbyte=2",
+            &address,
+            &amount,
+        ])?;
+        json::text(&sent, "/txid")
+    }
+
+    /// Confirmed coins of the wallet, in satoshi.
+    pub(crate) fn confirmed_balance(&self) -> Outcome<u64> {
+        json::number(&self.call(&["walletbalance"])?, "/confirmed_balance")
+    }
+
+    /// Connects to another node; being connected already is fine.
+    pub(crate) fn connect(&self, other: &Self) -> Outcome<()> {
+        let uri = format!("{}@127.0.0.1:{}", other.identity()?, other.listen_port);
+        match self.call(&["connect", &uri]) {
+            Err(failure) if failure.to_string().contains("already connected") => Ok(()),
+            answer => answer.map(|_| ()),
+        }
+    }
+
+    /// Opens an ordinary channel; returns the funding transaction's id.
+    pub(crate) fn open_channel(&self, peer: &str, amount_sat: u64) -> Outcome<String> {
+        let node = format!("--node_key={peer}");
+        let amount = format!("--local_amt={amount_sat}");
+        let opened = self.call(&["openchannel", "--sat_per_vbyte=2", &node, &amount])?;
+        json::text(&opened, "/funding_txid")
+    }
+
+    /// Confirmed channels, active or not.
+    pub(crate) fn channels(&self) -> Outcome<Vec<Channel>> {
+        json::list(&self.call(&["listchannels"])?, "/channels")?
+            .iter()
+            .map(|channel| {
+                Ok(Channel {
+                    point: json::text(channel, "/channel_point")?,
+                    peer: json::text(channel, "/remote_pubkey")?,
+                    capacity_sat: json::number(channel, "/capacity")?,
+                    initiator: json::flag(channel, "/initiator")?,
+                    active: json::flag(channel, "/active")?,
+                    commitment_type: json::text(channel, "/commitment_type")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Funding outputs of the channels that wait for confirmations.
+    pub(crate) fn pending_open(&self) -> Outcome<Vec<String>> {
+        json::list(&self.call(&["pendingchannels"])?, "/pending_open_channels")?
+            .iter()
+            .map(|pending| json::text(pending, "/channel/channel_point"))
+            .collect()
+    }
+
+    /// Waits until the channel is active here.
+    pub(crate) fn wait_active(&self, point: &str) -> Outcome<Channel> {
+        Wait::new(format!("channel {point} active at {}", self.name))
+            .log(self.daemon.log())
+            .until(|| {
+                let found = self.channels()?.into_iter().find(|one| one.point == point);
+                match found {
+                    Some(channel) if channel.active => Ok(channel),
+                    Some(channel) => Err(Failure::new(format!("{channel:?}"))),
+                    None => Err(Failure::new("not listed")),
+                }
+            })
+    }
+
+    fn call(&self, call: &[&str]) -> Outcome<Value> {
+        let mut all = self.control_args();
+        all.extend(call.iter().map(|part| (*part).to_owned()));
+        run_json(&self.lncli, &all)
+    }
+
+    fn control_args(&self) -> Vec<String> {
+        args([
+            &format!("--lnddir={}", self.dir.display()),
+            "--network=regtest",
+            &format!("--rpcserver={}", self.rpc_host()),
+        ])
+    }
+}

@@ -1,0 +1,328 @@
+//! Our own programs: the `tidegate` binary as venue and as agent, and the two things that it tells the world over
+//! HTTP: metrics and status.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::failure::{Context, Failure, Outcome};
+use crate::json;
+use crate::lnd::Lnd;
+use crate::money::{EXECUTION_BASE_SAT, EXECUTION_PPM};
+use crate::process::{Daemon, Wait, args, free_port, run};
+use crate::trade::{AccountView, LeaseView, OrderTerms, Side};
+
+const HTTP_LIMIT: Duration = Duration::from_secs(10);
+
+fn tidegate() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_tidegate"))
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Configuration files. The only place of the harness that knows their format.
+// ---------------------------------------------------------------------------------------------------------------
+
+/// The node section, the same for both roles.
+fn node_section(lnd: &Lnd, macaroon: &Path) -> String {
+    format!(
+        r#"
+[node]
+address = "{rpc}"
+tls_cert = "{certificate}"
+macaroon = "{macaroon}"
+"#,
+        rpc = lnd.rpc_host(),
+        certificate = lnd.certificate().display(),
+        macaroon = macaroon.display(),
+    )
+}
+
+fn venue_config(dir: &Path, grpc_port: u16, http_port: u16, node: &str) -> String {
+    format!(
+        r#"network = "regtest"
+data_dir = "{dir}"
+listen = "127.0.0.1:{grpc_port}"
+status_listen = "127.0.0.1:{http_port}"
+tick_seconds = 3
+
+[terms]
+max_account_sats = 1000000000
+base_fee_sats = {EXECUTION_BASE_SAT}
+fee_rate_ppm = {EXECUTION_PPM}
+durations_blocks = [2016]
+batch_conf_target_blocks = 6
+
+[ratings]
+tier1_nodes = []
+unlisted_tier = 1
+{node}"#,
+        dir = dir.display(),
+    )
+}
+
+fn agent_config(setup: &AgentSetup<'_>, dir: &Path, http_port: u16, node: &str) -> String {
+    let AgentSetup { venue, account_sat, terms, .. } = setup;
+    format!(
+        r#"network = "regtest"
+data_dir = "{dir}"
+status_listen = "127.0.0.1:{http_port}"
+decide_every_seconds = 1
+strategy_file = "{STRATEGY_FILE}"
+
+[venue]
+address = "{venue}"
+insecure = true
+
+[limits]
+dry_run = false
+max_order_sats = {amount_sat}
+max_leased_sats = {amount_sat}
+max_daily_cost_sats = 100000
+ask_rate_min_ppb = 1
+bid_rate_max_ppb = 20000
+rate_max_ppb = 20000
+max_account_sats = {account_sat}
+max_accounts_total_sats = {account_sat}
+wallet_reserve_sats = 100000
+max_batch_fee_rate_sat_per_kw = 25000
+max_open_orders = 1
+max_terms_age_s = 60
+{node}"#,
+        dir = dir.display(),
+        amount_sat = terms.amount_sat,
+    )
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Status and metrics. The only place that knows their names.
+// ---------------------------------------------------------------------------------------------------------------
+
+const STATUS_PATH: &str = "/v1/status";
+const BALANCE_METRIC: &str = "tidegate_account_balance_sats";
+
+fn accounts_of(status: &Value) -> Outcome<Vec<AccountView>> {
+    json::list(status, "/accounts")?
+        .iter()
+        .map(|account| {
+            Ok(AccountView {
+                trader_key: json::text(account, "/trader_key")?,
+                outpoint: json::text(account, "/outpoint")?,
+                value_sat: json::number(account, "/value_sats")?,
+                open: json::text(account, "/state")? == "open",
+            })
+        })
+        .collect()
+}
+
+fn leases_of(status: &Value) -> Outcome<Vec<LeaseView>> {
+    json::list(status, "/leases")?
+        .iter()
+        .map(|lease| {
+            Ok(LeaseView {
+                channel_point: json::text(lease, "/channel_point")?,
+                amount_sat: json::number(lease, "/amount_sats")?,
+                premium_sat: json::number(lease, "/premium_sats")?,
+                execution_fee_sat: json::number(lease, "/execution_fee_sats")?,
+                clearing_rate_ppb: json::number(lease, "/clearing_rate_ppb")?,
+                purchased: json::flag(lease, "/purchased")?,
+            })
+        })
+        .collect()
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+
+/// A running `tidegate venue`.
+pub(crate) struct Venue {
+    address: String,
+    http_port: u16,
+    daemon: Daemon,
+}
+
+impl Venue {
+    /// Starts a venue with `lnd` as its wallet and a fresh book in `dir`, and waits until it serves.
+    pub(crate) fn start(lnd: &Lnd, dir: &Path) -> Outcome<Self> {
+        let (grpc_port, http_port) = (free_port()?, free_port()?);
+        let node = node_section(lnd, &exact_macaroon(lnd, "venue", dir)?);
+        let config = write_config(dir, &venue_config(dir, grpc_port, http_port, &node))?;
+        let mut venue = Self {
+            address: format!("127.0.0.1:{grpc_port}"),
+            http_port,
+            daemon: spawn("tidegate-venue", "venue", &config, dir)?,
+        };
+        venue.wait_ready()?;
+        Ok(venue)
+    }
+
+    /// `host:port` of its gRPC interface, plaintext.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Log of the daemon, for failures.
+    pub(crate) fn log(&self) -> &Path {
+        self.daemon.log()
+    }
+
+    fn wait_ready(&mut self) -> Outcome<()> {
+        let log = self.daemon.log().to_owned();
+        Wait::new("our venue serves").log(&log).until(|| {
+            self.daemon.check_running()?;
+            TcpStream::connect(&self.address).context(|| format!("connect {}", self.address))?;
+            http_get(self.http_port, "/metrics").map(|_| ())
+        })
+    }
+}
+
+/// What an agent is started with.
+pub(crate) struct AgentSetup<'a> {
+    pub(crate) lnd: &'a Lnd,
+    /// `host:port` of the venue.
+    pub(crate) venue: &'a str,
+    pub(crate) side: Side,
+    /// Value of the account that it opens.
+    pub(crate) account_sat: u64,
+    /// The one order that it places; the percentage is its own limit, not its price.
+    pub(crate) terms: &'a OrderTerms,
+}
+
+/// A running `tidegate run`.
+pub(crate) struct Agent {
+    name: String,
+    http_port: u16,
+    daemon: Daemon,
+}
+
+impl Agent {
+    /// Starts an agent and waits until it reports its status.
+    pub(crate) fn start(setup: &AgentSetup<'_>, dir: &Path) -> Outcome<Self> {
+        let http_port = free_port()?;
+        let node = node_section(setup.lnd, &exact_macaroon(setup.lnd, "trader", dir)?);
+        let config = write_config(dir, &agent_config(setup, dir, http_port, &node))?;
+        let name = format!("tidegate-{}", setup.lnd.name());
+        let mut agent = Self {
+            http_port,
+            daemon: spawn(&name, "run", &config, dir)?,
+            name,
+        };
+        agent.wait_ready()?;
+        Ok(agent)
+    }
+
+    /// Log of the daemon, for failures.
+    pub(crate) fn log(&self) -> &Path {
+        self.daemon.log()
+    }
+
+    /// Its accounts, from its status.
+    pub(crate) fn accounts(&self) -> Outcome<Vec<AccountView>> {
+        accounts_of(&self.status()?)
+    }
+
+    /// Its leases, from its status.
+    pub(crate) fn leases(&self) -> Outcome<Vec<LeaseView>> {
+        leases_of(&self.status()?)
+    }
+
+    /// Balance of all its accounts in satoshi as its metrics tell it.
+    pub(crate) fn balance_metric_sat(&self) -> Outcome<u64> {
+        let body = http_get(self.http_port, "/metrics")?;
+        metric_sum(&body, BALANCE_METRIC)
+            .ok_or_else(|| Failure::new(format!("no {BALANCE_METRIC} in the metrics:\n{body}")))
+    }
+
+    fn status(&self) -> Outcome<Value> {
+        let body = http_get(self.http_port, STATUS_PATH)?;
+        serde_json::from_str(&body).context(|| format!("status of {} ({body})", self.name))
+    }
+
+    fn wait_ready(&mut self) -> Outcome<()> {
+        let log = self.daemon.log().to_owned();
+        Wait::new(format!("our agent {} answers", self.name))
+            .log(&log)
+            .until(|| {
+                self.daemon.check_running()?;
+                self.status().map(|_| ())
+            })
+    }
+}
+
+fn spawn(name: &str, command: &str, config: &Path, dir: &Path) -> Outcome<Daemon> {
+    let config = config.display().to_string();
+    Daemon::spawn(
+        name,
+        &tidegate(),
+        &args([command, "--config", &config]),
+        dir,
+    )
+}
+
+fn write_config(dir: &Path, text: &str) -> Outcome<PathBuf> {
+    fs::create_dir_all(dir).context(|| format!("create {}", dir.display()))?;
+    let path = dir.join("tidegate.toml");
+    fs::write(&path, text).context(|| format!("write {}", path.display()))?;
+    Ok(path)
+}
+
+/// A macaroon with what `tidegate permissions` asks for and nothing else, so that a forgotten permission shows here.
+fn exact_macaroon(lnd: &Lnd, role: &str, dir: &Path) -> Outcome<PathBuf> {
+    let printed = run(&tidegate(), &args(["permissions", "--role", role]))?;
+    // It prints a whole `lncli bakemacaroon` command; the permissions are the words of this form.
+    let permissions: Vec<String> = printed
+        .split_whitespace()
+        .filter(|word| word.starts_with("uri:"))
+        .map(str::to_owned)
+        .collect();
+    if permissions.is_empty() {
+        return Err(Failure::new(format!("no permissions printed for {role}")));
+    }
+    fs::create_dir_all(dir).context(|| format!("create {}", dir.display()))?;
+    let path = dir.join(format!("{role}.macaroon"));
+    lnd.bake_macaroon(&permissions, &path)?;
+    Ok(path)
+}
+
+/// The body of a successful answer to a plain GET on loopback.
+fn http_get(port: u16, path: &str) -> Outcome<String> {
+    let what = || format!("GET http://127.0.0.1:{port}{path}");
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).context(what)?;
+    stream.set_read_timeout(Some(HTTP_LIMIT)).context(what)?;
+    // Version 1.0: the answer ends with the connection and is not chunked.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").context(what)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).context(what)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| Failure::new(format!("{}: not an HTTP answer: {answer}", what())))?;
+    let status = head.lines().next().unwrap_or_default();
+    match status.split_whitespace().nth(1) {
+        Some("200") => Ok(body.to_owned()),
+        _ => Err(Failure::new(format!("{}: {status}: {body}", what()))),
+    }
+}
+
+/// Sum over all label sets of a metric whose samples are whole numbers; `None` if there is no sample.
+fn metric_sum(exposition: &str, name: &str) -> Option<u64> {
+    exposition
+        .lines()
+        .filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            // A longer name that only begins the same is another metric.
+            let of_this = rest.starts_with('{') || rest.starts_with(' ');
+            let sample = rest.rsplit_once(' ').map(|(_, sample)| sample)?;
+            sample.parse::<u64>().ok().filter(|_| of_this)
+        })
+        .reduce(|sum, sample| sum + sample)
+}
+
+#[test]
+fn metric_sum_adds_label_sets_and_ignores_longer_names() {
+    let text =
+        "# TYPE a_sats gauge\na_sats{account=\"02\"} 5\na_sats{account=\"03\"} 7\na_sats_total 9\n";
+    assert_eq!(metric_sum(text, "a_sats"), Some(12));
+    assert_eq!(metric_sum(text, "b_sats"), None);
+}
