@@ -96,7 +96,7 @@ fn every_panel_has_a_title_a_unit_and_queries() {
 /// Source files of the programs that operators run.
 fn sources() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut folders = vec![root.join("src"), root.join("crates")];
+    let mut folders = ["src", "crates", "strategies"].map(|name| root.join(name)).to_vec();
     let mut text = String::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("the folder is readable") {

@@ -91,7 +91,15 @@ impl<S: Strategy, J: Store> Brain<S, J> {
         let mut round = Round { refused: total.saturating_sub(approved), ..Round::default() };
         self.write(&decided.entry).await?;
         for intent in decided.approved {
-            if carry_out(trader, intent).await { round.placed += 1 } else { round.failed += 1 }
+            let cancels = matches!(intent.get(), Intent::Cancel { .. });
+            match carry_out(trader, intent).await {
+                true => round.placed += 1,
+                false => round.failed += 1,
+            }
+            // What follows a cancel was meant to replace the order: with that one alive it would come on top.
+            if cancels && round.failed > 0 {
+                break;
+            }
         }
         Ok(round)
     }

@@ -4,7 +4,9 @@
 //! registers again, with growing pauses, until lnd is back: nothing is lost, since lnd looks back to the height hint,
 //! and blocks continue after the last one told. When the queue is full the tasks wait, and lnd buffers.
 //!
-//! Order: a confirmation or a spend is told after the block in which it happened.
+//! Order: a confirmation or a spend is told after the block in which it happened. When a reorganisation of the chain
+//! undoes it, the watch goes on and tells the event again, perhaps with another height or transaction; the undoing
+//! itself is only logged, and the repeated event may come before the new block.
 
 use super::LndNode;
 use super::background::{Background, Backoff, Task};
@@ -66,6 +68,18 @@ impl ChainHub {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The next event of a watch that still runs, or of the blocks.
+    async fn next(&self) -> Result<ChainEvent, NodeError> {
+        let mut events = self.events.lock().await;
+        loop {
+            let item = events.recv().await.expect("this hub holds a sender too");
+            // Events of a watch that was replaced or ended since are void.
+            if item.source.as_ref().is_none_or(|source| self.is_current(source)) {
+                return item.event;
+            }
+        }
+    }
+
     /// Whether the watch of this event still runs.
     fn is_current(&self, source: &Source) -> bool {
         self.lock().running.get(&*source.0).is_some_and(|(number, _)| *number == source.1)
@@ -104,15 +118,7 @@ impl Chain for LndNode {
 
     /// May be dropped at any time without losing an event.
     async fn next_event(&self) -> Result<ChainEvent, NodeError> {
-        let hub = &self.inner.chain;
-        let mut events = hub.events.lock().await;
-        loop {
-            let item = events.recv().await.expect("this hub holds a sender too");
-            // Events of a watch that was replaced or ended since are void.
-            if item.source.as_ref().is_none_or(|source| hub.is_current(source)) {
-                return item.event;
-            }
-        }
+        self.inner.chain.next().await
     }
 }
 
@@ -316,5 +322,107 @@ async fn blocks_after(
         let _ = queue.send(Item { source: None, event }).await;
         told.send_replace(block.height);
         *last = Some(block);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::link::Gate;
+    use crate::node::permissions::Role;
+    use bitcoin::{OutPoint, ScriptBuf, absolute, transaction};
+    use futures_util::FutureExt as _;
+
+    /// A hub without tasks, a link to nowhere, and the end of the tip that the blocks' task holds.
+    fn hub() -> (ChainHub, Link, watch::Sender<u32>) {
+        let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let link = Link::new(channel, Gate::new(b"x", Role::Trader), "127.0.0.1:1");
+        let (queue, events) = mpsc::channel(QUEUE);
+        let (told, tip) = watch::channel(0);
+        let watches = Mutex::default();
+        (ChainHub { queue, events: tokio::sync::Mutex::new(events), tip, watches }, link, told)
+    }
+
+    fn follower(hub: &ChainHub, link: &Link, name: &str, number: u64) -> Follower {
+        let (queue, tip) = (hub.queue.clone(), hub.tip.clone());
+        hub.lock().running.insert(name.to_owned(), (number, Task::spawn(std::future::pending())));
+        Follower { link: link.clone(), source: (Arc::from(name), number), queue, tip, told: None }
+    }
+
+    fn a_transaction(lock_time: u32) -> Transaction {
+        let lock_time = absolute::LockTime::from_consensus(lock_time);
+        Transaction { version: transaction::Version::TWO, lock_time, input: vec![], output: vec![] }
+    }
+
+    fn conf(height: u32, transaction: &Transaction) -> ConfDetails {
+        let raw_tx = bitcoin::consensus::encode::serialize(transaction);
+        ConfDetails { raw_tx, block_height: height, ..ConfDetails::default() }
+    }
+
+    #[tokio::test]
+    async fn a_confirmation_waits_for_its_block_and_is_told_once() {
+        let (hub, link, told) = hub();
+        let mut watch = follower(&hub, &link, "account", 1);
+        let transaction = a_transaction(0);
+        let txid = transaction.compute_txid();
+        {
+            let early = watch.confirmed(txid, 3, conf(10, &transaction));
+            let mut early = std::pin::pin!(early);
+            assert!(early.as_mut().now_or_never().is_none(), "three deep at height 12");
+            assert!(hub.next().now_or_never().is_none());
+            told.send_replace(12);
+            early.await.expect("told");
+        }
+        watch.confirmed(txid, 3, conf(10, &transaction)).await.expect("the same after a new registration");
+        watch.undone();
+        watch.confirmed(txid, 3, conf(10, &transaction)).await.expect("again after a reorganisation");
+        let height = BlockHeight::new(10);
+        let event = Ok(ChainEvent::Confirmed { name: "account".to_owned(), height, transaction });
+        assert_eq!((hub.next().await, hub.next().await), (event.clone(), event));
+        assert!(hub.next().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn foreign_transactions_are_refused() {
+        let (hub, link, _told) = hub();
+        let mut watch = follower(&hub, &link, "account", 1);
+        let other = watch.confirmed(a_transaction(1).compute_txid(), 1, conf(0, &a_transaction(2))).await;
+        assert!(matches!(other, Err(NodeError::BadAnswer { .. })), "{other:?}");
+        let request =
+            SpendRequest { outpoint: Some(Outpoint { hash: vec![1; 32], index: 0 }), ..SpendRequest::default() };
+        let raw_spending_tx = bitcoin::consensus::encode::serialize(&a_transaction(3));
+        let other = watch.spent(&request, SpendDetails { raw_spending_tx, ..SpendDetails::default() }).await;
+        assert!(matches!(other, Err(NodeError::BadAnswer { .. })), "{other:?}");
+        assert!(hub.next().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn events_of_replaced_and_ended_watches_are_void() {
+        let (hub, link, _told) = hub();
+        let mut old = follower(&hub, &link, "account", 1);
+        let mut ended = follower(&hub, &link, "ended", 2);
+        let transaction = a_transaction(0);
+        for watch in [&mut old, &mut ended] {
+            watch.confirmed(transaction.compute_txid(), 1, conf(0, &transaction)).await.expect("told");
+        }
+        let mut new = follower(&hub, &link, "account", 3);
+        hub.lock().running.remove("ended");
+        assert!(hub.next().now_or_never().is_none());
+        new.confirmed(transaction.compute_txid(), 1, conf(0, &transaction)).await.expect("told");
+        assert!(matches!(hub.next().await, Ok(ChainEvent::Confirmed { name, .. }) if name == "account"));
+    }
+
+    #[test]
+    fn watches_that_lnd_would_refuse_are_refused_at_once() {
+        let (txid, height_hint) = (a_transaction(0).compute_txid(), BlockHeight::new(0));
+        let confirmation =
+            |confirmations, script| registration(Watch::Confirmation { txid, script, confirmations, height_hint });
+        let script = ScriptBuf::from_bytes(vec![0x51]);
+        assert!(confirmation(0, script.clone()).is_err() && confirmation(145, script.clone()).is_err());
+        assert!(confirmation(3, ScriptBuf::new()).is_err());
+        let outpoint = OutPoint { txid, vout: 1 };
+        assert!(registration(Watch::Spend { outpoint, script: ScriptBuf::new(), height_hint }).is_err());
+        let Ok(Registration::Confirmation(_, request)) = confirmation(3, script) else { panic!("lnd takes it") };
+        assert_eq!((request.num_confs, request.height_hint), (3, 1), "lnd refuses height hint 0");
     }
 }

@@ -146,3 +146,34 @@ impl Link {
         error::of_status(call, &self.address, status)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(service: &'static str, method: &'static str) -> Request<()> {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(GrpcMethod::new(service, method));
+        request
+    }
+
+    #[test]
+    fn the_gate_adds_the_macaroon_and_hides_it() {
+        let mut gate = Gate::new(&[0xAB, 0x01], Role::Venue);
+        let passed = gate.call(request("lnrpc.Lightning", "GetInfo")).expect("both roles call it");
+        let macaroon = passed.metadata().get("macaroon").expect("added");
+        assert_eq!(macaroon, "ab01");
+        assert!(!format!("{:?}", passed.metadata()).contains("ab01"));
+    }
+
+    #[test]
+    fn the_gate_refuses_what_the_role_does_not_call() {
+        let mut gate = Gate::new(b"x", Role::Venue);
+        for call in
+            [request("lnrpc.Lightning", "OpenChannel"), request("lnrpc.Lightning", "StopDaemon"), Request::new(())]
+        {
+            let refused = gate.call(call).expect_err("not listed");
+            assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+        }
+    }
+}

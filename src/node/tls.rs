@@ -82,3 +82,32 @@ impl ServerCertVerifier for PinnedCertificate {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Only bytes are compared, so that any will do: the PEM form of "pinned".
+    const PEM: &[u8] = b"-----BEGIN CERTIFICATE-----\ncGlubmVk\n-----END CERTIFICATE-----\n";
+
+    #[test]
+    fn only_the_pinned_bytes_are_accepted() {
+        let verifier = PinnedCertificate::from_pem(PEM).expect("a certificate");
+        let verify = |der: &[u8]| {
+            let name = ServerName::try_from("another.name").expect("a name");
+            verifier.verify_server_cert(&CertificateDer::from(der), &[], &name, &[], UnixTime::now())
+        };
+        assert!(verify(b"pinned").is_ok());
+        for other in [&b"pinne"[..], b"pinnedx", b"", b"Pinned"] {
+            let error = verify(other).expect_err("another certificate").to_string();
+            assert!(error.contains(PIN_MISMATCH), "{error}");
+        }
+    }
+
+    #[test]
+    fn other_files_are_no_certificates() {
+        for text in [&b""[..], b"-----BEGIN PRIVATE KEY-----\ncGlubmVk\n-----END PRIVATE KEY-----\n", &[0xff; 300]] {
+            assert!(PinnedCertificate::from_pem(text).is_err());
+        }
+    }
+}

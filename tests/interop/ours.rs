@@ -17,6 +17,9 @@ use crate::process::{Daemon, Wait, args, free_port, run};
 use crate::trade::{AccountView, LeaseView, OrderTerms, Side};
 
 const HTTP_LIMIT: Duration = Duration::from_secs(10);
+/// Satoshi in one unit of supply.
+const SATS_PER_UNIT: u64 = 100_000;
+const STRATEGY_FILE: &str = "strategy.toml";
 
 fn tidegate() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_tidegate"))
@@ -65,10 +68,15 @@ unlisted_tier = 1
 }
 
 fn agent_config(setup: &AgentSetup<'_>, dir: &Path, http_port: u16, node: &str) -> String {
-    let AgentSetup { venue, account_sat, terms, .. } = setup;
+    let AgentSetup { venue, side, account_sat, terms, .. } = setup;
+    // The order's own limit, which the gate holds against the strategy.
+    let (ask_min_ppb, bid_max_ppb) = match side {
+        Side::Seller => (terms.rate_ppb(), 1),
+        Side::Buyer => (20_000, terms.rate_ppb()),
+    };
     format!(
         r#"network = "regtest"
-data_dir = "{dir}"
+data_dir = "{dir}/data"
 status_listen = "127.0.0.1:{http_port}"
 decide_every_seconds = 1
 strategy_file = "{STRATEGY_FILE}"
@@ -81,9 +89,9 @@ insecure = true
 dry_run = false
 max_order_sats = {amount_sat}
 max_leased_sats = {amount_sat}
-max_daily_cost_sats = 100000
-ask_rate_min_ppb = 1
-bid_rate_max_ppb = 20000
+max_daily_cost_sats = 200000
+ask_rate_min_ppb = {ask_min_ppb}
+bid_rate_max_ppb = {bid_max_ppb}
 rate_max_ppb = 20000
 max_account_sats = {account_sat}
 max_accounts_total_sats = {account_sat}
@@ -94,6 +102,77 @@ max_terms_age_s = 60
 {node}"#,
         dir = dir.display(),
         amount_sat = terms.amount_sat,
+    )
+}
+
+/// The strategy's own file, beside the configuration. One lease of the whole amount, priced by the strategy itself.
+fn strategy_config(setup: &AgentSetup<'_>) -> String {
+    let AgentSetup { side, account_sat, terms, .. } = setup;
+    let name = match side {
+        Side::Seller => "seller",
+        Side::Buyer => "buyer",
+    };
+    let units = terms.amount_sat / SATS_PER_UNIT;
+    let own = match side {
+        Side::Seller => format!(
+            r#"capital_sats = {account_sat}
+required_return_ppm_per_year = 30000
+forwarding_income_ppm_per_year = 0
+wait_blocks = 6
+settle_blocks = 144
+force_close_probability_ppm = 100000
+anchor_markup_ppm = 200000
+patience_ppm_per_window = 50000
+caution_ratio = 0.25
+quote_when_return_too_low = true"#
+        ),
+        Side::Buyer => format!(
+            r#"target_inbound_units = {units}
+require_rated_sellers = true
+receipts_sats_per_block = 3000
+margin_ppm = 30000
+substitute_cost_ppm = 7000
+usable_after_blocks = 18
+renew_lead_blocks = 288
+deadline_windows = 1
+shortage_penalty_ppb = 1500
+anchor_discount_ppm = 0
+max_accounts_sats = {account_sat}"#
+        ),
+    };
+    format!(
+        r#"strategy = "{name}"
+
+[{name}]
+durations_blocks = [{blocks}]
+max_order_units = {units}
+min_match_units = {units}
+{own}
+
+[{name}.account]
+wallet_reserve_sats = 500000
+expiry_blocks = 8064
+wind_up_blocks = 720
+
+[{name}.fees]
+quantile_ppm = 800000
+fallback_sat_per_kw = 1000
+max_batch_sat_per_kw = 25000
+
+[{name}.windows]
+length_s = 2
+length_blocks = 1
+half_life_windows = 14.0
+max_windows = 70
+min_cleared_windows = 3
+
+[{name}.requote]
+rate_tolerance_ppm = 50000
+size_tolerance_ppm = 200000
+interval_s = 3600
+quiet_before_clearing_s = 0
+"#,
+        blocks = terms.blocks,
     )
 }
 
@@ -203,6 +282,8 @@ impl Agent {
         let http_port = free_port()?;
         let node = node_section(setup.lnd, &exact_macaroon(setup.lnd, "trader", dir)?);
         let config = write_config(dir, &agent_config(setup, dir, http_port, &node))?;
+        let strategy = dir.join(STRATEGY_FILE);
+        fs::write(&strategy, strategy_config(setup)).context(|| format!("write {}", strategy.display()))?;
         let name = format!("tidegate-{}", setup.lnd.name());
         let mut agent = Self {
             http_port,

@@ -16,12 +16,14 @@ use crate::poold::{BatchView, Poold};
 use crate::process::{Stages, Wait};
 use crate::regtest::Network;
 
-const ACCOUNT_SAT: u64 = 5_000_000;
-const LEASE_SAT: u64 = 1_000_000;
+/// Value of an account of the deployed client, and the limit of an agent's.
+const ACCOUNT_SAT: u64 = 20_000_000;
+/// Large enough that premiums within the two limits cover fixed fees at this chain's fee estimates.
+const LEASE_SAT: u64 = 10_000_000;
 const LEASE_BLOCKS: u64 = 2_016;
 /// Over the whole lease: what the seller wants at least, and the buyer pays at most.
 const ASK_PERCENT: f64 = 0.2;
-const BID_PERCENT: f64 = 0.4;
+const BID_PERCENT: f64 = 0.6;
 /// Enough for accounts and channels of this size, and short enough for the batch's height check.
 const CONFIRMATIONS: u64 = 6;
 /// A native taproot output: version 1, 32 bytes.
@@ -263,7 +265,12 @@ fn open_accounts(network: &Network, traders: &[Trader; 2]) -> Outcome<Vec<Accoun
         network
             .chain
             .wait_for_transaction(txid_of(&account.outpoint)?)?;
-        check_account(network, trader.side, &account, ACCOUNT_SAT)?;
+        // The deployed client was told the value, an agent chooses its own within its limit.
+        let expected_sat = match trader.program {
+            Running::Poold(_) => ACCOUNT_SAT,
+            Running::Agent(_) => account.value_sat.min(ACCOUNT_SAT),
+        };
+        check_account(network, trader.side, &account, expected_sat)?;
         funded.push(account);
     }
     network.mine(CONFIRMATIONS)?;
@@ -288,8 +295,8 @@ fn check_balances(
     for (trader, before) in traders.iter().zip(funded) {
         assert!(inputs.contains(&before.outpoint), "spends {inputs:?}");
         let expected_sat = match trader.side {
-            Side::Seller => settlement.seller_after(ACCOUNT_SAT, LEASE_SAT),
-            Side::Buyer => settlement.buyer_after(ACCOUNT_SAT),
+            Side::Seller => settlement.seller_after(before.value_sat, LEASE_SAT),
+            Side::Buyer => settlement.buyer_after(before.value_sat),
         };
         let account = trader.wait_open()?;
         assert_eq!(txid_of(&account.outpoint)?, batch.txid);

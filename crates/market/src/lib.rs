@@ -19,9 +19,11 @@ pub use pairing::{
     owners_differ, prices_cross, self_balance_fits, tier_suffices,
 };
 pub use settlement::{AccountValue, SettledAccount, Settlement, SettlementError, settle};
-pub use transaction::{AccountInput, Assembly, AssemblyError, AssemblyRequest, Channel, ExtraInput, OPERATOR_DUST, assemble};
+pub use transaction::{
+    AccountInput, Assembly, AssemblyError, AssemblyRequest, Channel, ExtraInput, OPERATOR_DUST, assemble,
+};
 
 #[cfg(test)]
-mod testkit;
-#[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod testkit;

@@ -294,7 +294,9 @@ mod tests {
             ("same account", |a, b| b.submitted.order.account = a.submitted.order.account),
             ("same node", |a, b| b.submitted.node = a.submitted.node),
             ("same owner", |a, b| b.owner = a.owner),
-            ("ask dearer than bid", |a, b| a.submitted.order.rate = RatePerBillion::new(b.submitted.order.rate.get() + 1)),
+            ("ask dearer than bid", |a, b| {
+                a.submitted.order.rate = RatePerBillion::new(b.submitted.order.rate.get() + 1)
+            }),
             ("other duration", |a, _| a.submitted.order.duration = BlockCount::new(4032)),
             ("other auction", |a, _| a.submitted.order.auction = AuctionType::Outbound),
             ("self balance with old ask", |a, b| {
@@ -343,7 +345,8 @@ mod tests {
 
     #[test]
     fn the_last_accepted_bid_sets_the_price_for_all() {
-        let market = cleared(&[ask(1, 1, 5, 3), ask(2, 2, 8, 5), bid(3, 3, 30, 4), bid(4, 4, 12, 2), bid(5, 5, 7, 9)]).unwrap();
+        let market =
+            cleared(&[ask(1, 1, 5, 3), ask(2, 2, 8, 5), bid(3, 3, 30, 4), bid(4, 4, 12, 2), bid(5, 5, 7, 9)]).unwrap();
         assert_eq!(names(&market), vec![(1, 3, 3), (2, 3, 1), (2, 4, 2)]);
         assert_eq!(market.price, RatePerBillion::new(12));
     }

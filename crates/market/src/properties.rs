@@ -198,6 +198,14 @@ proptest! {
         let operator_value = batch.operator_value.map_or(0, Sats::get);
         prop_assert_eq!(settlement.execution_fees.get() + settlement.chain_fees.get(), operator_value + batch.fee.get());
         prop_assert!(batch.operator_value.is_none_or(|value| value >= OPERATOR_DUST));
+        // BIP-69: transaction ids as displayed, then index; values, then scripts.
+        let ids: Vec<_> = batch.transaction.input.iter().map(|input| {
+            (input.previous_output.txid.to_string(), input.previous_output.vout)
+        }).collect();
+        prop_assert!(ids.is_sorted());
+        let values: Vec<_> = batch.transaction.output.iter().map(|o| (o.value, o.script_pubkey.to_hex_string())).collect();
+        prop_assert!(values.is_sorted());
+        prop_assert!(batch.transaction.input.iter().all(|input| input.sequence.0 == 0));
         let weight = batch.transaction.weight().to_wu();
         prop_assert!(batch.weight > weight, "estimate includes witnesses");
         for channel in &batch.channels {
@@ -219,7 +227,8 @@ proptest! {
 #[test]
 fn two_channels_with_the_same_funding_keys_are_refused() {
     let accounts: BTreeMap<_, _> = (0..3).map(|n| account(n, AccountVersion::V2, 10_000_000)).collect();
-    let balances = accounts.iter().map(|(key, a)| (*key, AccountValue { value: a.value, version: AccountVersion::V2 })).collect();
+    let balances =
+        accounts.iter().map(|(key, a)| (*key, AccountValue { value: a.value, version: AccountVersion::V2 })).collect();
     let (a, mut b) = (ask(1, 1, 5, 2), ask(2, 1, 5, 2));
     b.submitted.multisig = a.submitted.multisig;
     let (c, mut d) = (bid(3, 2, 9, 2), bid(4, 2, 9, 2));

@@ -184,16 +184,16 @@ mod tests {
     #[test]
     fn settles_the_worked_example() {
         let settled = settle(&market(10, 4960), &accounts(100_000_000, 100_000_000), &FEE, SatPerKw::new(0)).unwrap();
-        let ending: Vec<u64> = [1, 2]
-            .map(|number| settled.accounts[&AccountKey::new(point("account", number))].ending.get())
-            .to_vec();
+        let ending: Vec<u64> =
+            [1, 2].map(|number| settled.accounts[&AccountKey::new(point("account", number))].ending.get()).to_vec();
         assert_eq!(ending, vec![99_008_998, 99_989_000]);
         assert_eq!(settled.execution_fees, Sats::constant(2002));
     }
 
     #[test]
     fn charges_each_account_its_share_of_the_chain() {
-        let settled = settle(&market(10, 4960), &accounts(100_000_000, 100_000_000), &FEE, SatPerKw::new(1000)).unwrap();
+        let settled =
+            settle(&market(10, 4960), &accounts(100_000_000, 100_000_000), &FEE, SatPerKw::new(1000)).unwrap();
         // 4 * (43 + 41 + 22) + 66 weight units at 1000 sat/kW.
         assert!(settled.accounts.values().all(|account| account.chain_fee == Sats::constant(490)));
         assert_eq!(settled.chain_fees, Sats::constant(980));

@@ -6,7 +6,8 @@ use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use tidegate_protocol::batch::BatchVersion;
 use tidegate_protocol::keys::{AccountKey, MultisigKey, NodeId, OrderNonce};
 use tidegate_protocol::order::{
-    AskTerms, AuctionType, BidTerms, NodeAddress, NodeTier, Order, OrderChannelType, OrderSide, OrderVersion, SubmittedOrder,
+    AskTerms, AuctionType, BidTerms, NodeAddress, NodeTier, Order, OrderChannelType, OrderSide, OrderVersion,
+    SubmittedOrder,
 };
 use tidegate_protocol::units::{BlockCount, RatePerBillion, SatPerKw, UnitCount};
 

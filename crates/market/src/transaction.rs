@@ -150,9 +150,8 @@ pub fn assemble(request: &AssemblyRequest<'_>) -> Result<Assembly, AssemblyError
     let income = surplus(&draft)?;
     let operator = TxOut { value: bitcoin::Amount::ZERO, script_pubkey: request.operator.clone() };
     let with_operator = estimate(&draft, Some(&operator));
-    let operator_value = income
-        .checked_sub(request.fee_rate.fee_floor(with_operator)?)
-        .filter(|value| *value >= OPERATOR_DUST);
+    let operator_value =
+        income.checked_sub(request.fee_rate.fee_floor(with_operator)?).filter(|value| *value >= OPERATOR_DUST);
     if let Some(value) = operator_value {
         draft.outputs.push(TxOut { value: value.into(), ..operator });
     }

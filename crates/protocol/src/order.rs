@@ -572,3 +572,123 @@ impl SubmittedOrder {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "028e87bdd134238f8347f845d9ecc827b843d0d1e27cdcb46da704d916613f4fce";
+
+    fn ask() -> Order {
+        Order {
+            nonce: OrderNonce::new([1; 32]),
+            version: OrderVersion::V5,
+            account: KEY.parse().unwrap(),
+            auction: AuctionType::Inbound,
+            rate: RatePerBillion::new(1000),
+            amount: Sats::constant(1_000_000),
+            min_units: UnitCount::new(1),
+            duration: BlockCount::new(4032),
+            max_batch_fee_rate: SatPerKw::FLOOR,
+            channel_type: OrderChannelType::PeerDependent,
+            allowed_nodes: Vec::new(),
+            denied_nodes: Vec::new(),
+            public: false,
+            side: OrderSide::Ask(AskTerms::default()),
+        }
+    }
+
+    fn bid(terms: BidTerms) -> Order {
+        Order { min_units: UnitCount::new(10), side: OrderSide::Bid(terms), ..ask() }
+    }
+
+    fn pushing(sat: u64) -> BidTerms {
+        BidTerms { self_balance: Sats::constant(sat), ..BidTerms::default() }
+    }
+
+    #[test]
+    fn honest_orders_are_valid() {
+        let taproot = BidTerms { unannounced: true, ..BidTerms::default() };
+        let outbound = Order { amount: Sats::constant(100_000), min_units: UnitCount::new(1), auction: AuctionType::Outbound, ..bid(pushing(500_000)) };
+        let big_outbound_ask = Order { amount: Sats::constant(100_000), min_units: UnitCount::new(30), auction: AuctionType::Outbound, ..ask() };
+        let zero_conf = BidTerms { zero_conf: true, ..BidTerms::default() };
+        let orders = [
+            ask(),
+            Order { version: OrderVersion::V0, duration: BlockCount::new(2016), ..ask() },
+            bid(BidTerms::default()),
+            bid(pushing(1_000_000)),
+            bid(BidTerms { sidecar: true, ..pushing(1) }),
+            Order { channel_type: OrderChannelType::SimpleTaproot, ..bid(taproot) },
+            Order { channel_type: OrderChannelType::ScriptEnforced, ..bid(zero_conf) },
+            outbound,
+            big_outbound_ask,
+        ];
+        for order in orders {
+            assert_eq!(order.validate(), Ok(()), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn each_broken_rule_has_its_error() {
+        let outbound = AuctionType::Outbound;
+        let one = Sats::constant(100_000);
+        let old = |needed, feature, found| OrderError::VersionTooLow { feature, needed, found };
+        let node: NodeId = KEY.parse().unwrap();
+        let rows = [
+            (Order { amount: Sats::ZERO, ..ask() }, OrderError::NoAmount),
+            (Order { amount: Sats::constant(150_000), ..ask() }, OrderError::Amount(UnitError::NotWholeUnits(150_000))),
+            (Order { min_units: UnitCount::ZERO, ..ask() }, OrderError::NoMinimum),
+            (Order { min_units: UnitCount::new(11), ..ask() }, OrderError::MinimumAboveOrder { min: 11, units: 10 }),
+            (Order { duration: BlockCount::new(0), ..ask() }, OrderError::NoDuration),
+            (
+                Order { max_batch_fee_rate: SatPerKw::new(252), ..ask() },
+                OrderError::FeeRateBelowFloor { found: SatPerKw::new(252), floor: SatPerKw::FLOOR },
+            ),
+            (Order { version: OrderVersion::V1, ..ask() }, old(2, "a lease duration other than 2016 blocks", 1)),
+            (
+                Order { version: OrderVersion::V4, channel_type: OrderChannelType::ScriptEnforced, ..ask() },
+                old(5, "a channel type", 4),
+            ),
+            (Order { version: OrderVersion::V2, ..bid(pushing(1)) }, old(3, "a self balance", 2)),
+            (
+                bid(pushing(1_000_001)),
+                OrderError::SelfBalanceAboveAmount { self_balance: Sats::constant(1_000_001), amount: Sats::constant(1_000_000) },
+            ),
+            (
+                Order { min_units: UnitCount::new(9), ..bid(pushing(1)) },
+                OrderError::NotAllOrNothing { feature: "a self balance", min: 9, units: 10 },
+            ),
+            (
+                Order { auction: outbound, amount: one, min_units: UnitCount::new(1), ..bid(pushing(0)) },
+                OrderError::SelfBalanceNotWholeUnits(Sats::ZERO),
+            ),
+            (Order { auction: outbound, ..ask() }, OrderError::OutboundNotOneUnit(10)),
+            (
+                Order { auction: outbound, amount: one, min_units: UnitCount::new(1), ..bid(BidTerms { sidecar: true, ..pushing(100_000) }) },
+                OrderError::SidecarOutbound,
+            ),
+            (Order { allowed_nodes: vec![node], denied_nodes: vec![node], ..ask() }, OrderError::BothNodeLists),
+            (bid(BidTerms { zero_conf: true, ..BidTerms::default() }), OrderError::ZeroConfChannelType),
+            (
+                Order { channel_type: OrderChannelType::SimpleTaproot, ..bid(BidTerms::default()) },
+                OrderError::TaprootAnnounced,
+            ),
+        ];
+        for (order, error) in rows {
+            assert_eq!(order.validate(), Err(error));
+        }
+    }
+
+    #[test]
+    fn only_an_ask_needs_an_address() {
+        let submitted = |order| SubmittedOrder {
+            order,
+            signature: Vec::new(),
+            multisig: KEY.parse().unwrap(),
+            node: KEY.parse().unwrap(),
+            addresses: Vec::new(),
+        };
+        assert_eq!(submitted(ask()).validate(), Err(OrderError::NoAddress));
+        assert_eq!(submitted(bid(BidTerms::default())).validate(), Ok(()));
+    }
+}

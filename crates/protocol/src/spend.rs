@@ -3,7 +3,7 @@
 //! # Source
 //! Protocol notes, scripts §5 and §6, accounts §7.
 
-use crate::account::{Account, AccountVersion};
+use crate::account::{Account, AccountVersion, MIN_ACCOUNT_VALUE};
 use crate::keys::KeyError;
 use crate::sizes;
 use crate::units::{BlockHeight, SatPerKw, Sats, UnitError};
@@ -21,6 +21,14 @@ pub enum SpendError {
     /// The output would be below its dust limit.
     #[error("the remaining {value} is below the dust limit of {limit}")]
     Dust {
+        /// What would remain.
+        value: Sats,
+        /// Limit.
+        limit: Sats,
+    },
+    /// The account would be left with less than it may hold.
+    #[error("the remaining {value} is below the smallest account of {limit}")]
+    BelowMinimum {
         /// What would remain.
         value: Sats,
         /// Limit.
@@ -127,6 +135,33 @@ fn close_output(script: &Script) -> Option<(u64, Sats)> {
     } else {
         None
     }
+}
+
+/// Value of the account after its owner renews it, or withdraws to these outputs, at `fee_rate`. The fee is rounded down.
+///
+/// # Errors
+/// [`SpendError`] by variant; [`SpendError::BelowMinimum`] when less than 100,000 sat would remain.
+///
+/// # Source
+/// Protocol notes, accounts §6: one input with the cooperative witness of the *current* version, a new account output of
+/// 43 bytes whatever its version, and the outputs by type.
+pub fn remaining_value(account: &Account, withdrawn: &[TxOut], fee_rate: SatPerKw) -> Result<Sats, SpendError> {
+    let mut sizes = vec![sizes::P2WSH_OUTPUT];
+    for output in withdrawn {
+        let (size, _) = close_output(&output.script_pubkey).ok_or(SpendError::UnknownOutput)?;
+        sizes.push(size);
+    }
+    let witness = sizes::cooperative_witness_size(account.terms.version);
+    let weight = sizes::transaction_weight(&[sizes::INPUT], &sizes, &[witness]).ok_or(UnitError::Overflow("weight"))?;
+    let fee = fee_rate.fee_floor(weight)?;
+    if fee_rate < SatPerKw::FLOOR {
+        return Err(SpendError::FeeTooLow { fee });
+    }
+    let spent = withdrawn.iter().try_fold(fee, |sum, output| sum.checked_add(Sats::try_from(output.value).ok()?));
+    let spent = spent.ok_or(UnitError::Overflow("amounts of the transaction"))?;
+    let value = account.value.checked_sub(spent).ok_or(SpendError::Overspent)?;
+    let limit = MIN_ACCOUNT_VALUE;
+    if value < limit { Err(SpendError::BelowMinimum { value, limit }) } else { Ok(value) }
 }
 
 /// An input beside the account's: a coin of the trader's wallet that pays into the account.

@@ -1,5 +1,8 @@
 //! Rules that hold for every input of a class.
 
+// Helpers of tests may fail them.
+#![allow(clippy::unwrap_used)]
+
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use tidegate_protocol::account::{Account, AccountState, AccountTerms, AccountVersion};

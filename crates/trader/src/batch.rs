@@ -48,7 +48,11 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 async fn clean_up_earlier<E: TraderEnv>(env: &E, desk: &Desk) -> Result<(), Refusal> {
     // A step that was cut may still have its commit in the queue: this one waits until it is through.
     desk.update(|_| Vec::new()).await;
-    let earlier = desk.note(|moment| moment.remains.clone());
+    let earlier = desk.look(|book, moment| {
+        let remains = moment.remains.iter().cloned();
+        let alive = |remains: Remains| remains.without(|channel| book.leases.contains_key(channel));
+        remains.map(alive).collect::<Vec<_>>()
+    });
     let staged: Vec<Remains> = desk.read(|book| {
         let active = book.staged.values().filter(|batch| batch.standing == crate::book::Standing::Active);
         active.map(Remains::of_staged).collect()
@@ -97,17 +101,18 @@ fn node(desk: &Desk) -> Result<NodeInfo, Refusal> {
     desk.note(|moment| moment.node.clone()).ok_or_else(|| Refusal::unknown("the node is not known yet"))
 }
 
-/// First step: cleans up after earlier proposals, verifies, reaches the peers. Then the batch may be accepted.
+/// First step: verifies, cleans up after earlier proposals, reaches the peers. Then the batch may be accepted.
 ///
-/// What the batch may leave behind is noted before anything is registered at the node.
+/// A proposal that is not verified touches nothing: channels of an earlier one are only given up for a proposal that
+/// spends the same outputs. What the batch may leave behind is noted before anything is registered at the node.
 ///
 /// # Errors
 /// [`Refusal`].
 pub(crate) async fn prepare<E: TraderEnv>(env: &E, desk: &Desk, prepare: Box<Prepare>) -> Result<Verified, Refusal> {
     let deadline = env.clock().now().plus_ms(desk.config.step_timeout_ms);
-    clean_up_earlier(env, desk).await?;
     let node = node(desk)?;
     let verified = verify(env, desk, &node, &prepare).await?;
+    clean_up_earlier(env, desk).await?;
     tracing::info!(batch = %prepare.batch_id, matches = verified.batch.matches().len(), "batch verified");
     desk.note(|moment| moment.remains.push(Remains::of(&verified.batch)));
     funding::prepare(env, &node, &verified.batch, deadline).await?;

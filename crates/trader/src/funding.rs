@@ -53,6 +53,12 @@ impl Remains {
         }
     }
 
+    /// Without the channels that became true: those are never given up.
+    pub(crate) fn without(mut self, booked: impl Fn(&OutPoint) -> bool) -> Remains {
+        self.channels.retain(|channel| !booked(channel));
+        self
+    }
+
     pub(crate) fn of_staged(batch: &StagedBatch) -> Remains {
         let bids = batch.matches.iter().filter(|staged| !staged.lease.maker);
         Remains {
@@ -252,6 +258,13 @@ mod tests {
         staged.matches[0].lease.maker = false;
         let pending = vec![staged.matches[0].pending_id];
         assert_eq!(Remains::of_staged(&staged), Remains { pending, channels: vec![channel] });
+    }
+
+    #[test]
+    fn a_booked_channel_is_never_given_up() {
+        let remains = Remains::of_staged(&fixtures::staged_batch());
+        assert_eq!(remains.clone().without(|_| false), remains);
+        assert_eq!(remains.without(|_| true), Remains::default());
     }
 
     #[test]

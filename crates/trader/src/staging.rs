@@ -6,7 +6,7 @@ use crate::book::{
     BatchRecord, Book, Lease, OrderEvent, OrderEventKind, Settlement, StagedAccount, StagedBatch, StagedMatch,
     StagedOrder, Standing, Update,
 };
-use crate::machine::AccountEvent;
+use crate::machine::{AccountEvent, next};
 use bitcoin::{OutPoint, Transaction, Txid};
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -191,6 +191,9 @@ pub(crate) struct Settled {
 /// What becomes true when a signed batch is final; nothing when it is not known or already booked.
 pub(crate) fn settle(book: &Book, txid: Txid, settled: Settled) -> Option<Vec<Update>> {
     let batch = book.staged.get(&txid).filter(|batch| batch.standing != Standing::Booked)?;
+    if batch.standing == Standing::Superseded {
+        tracing::error!(batch = %batch.batch_id, %txid, "a batch came true whose channels were given up: close them with the peers");
+    }
     let mut updates = Vec::new();
     for staged in &batch.accounts {
         updates.extend(settled_account(book, staged, settled.by));
@@ -279,10 +282,10 @@ pub(crate) fn spent(
     let Some(account) = book.accounts.get(&key) else { return Vec::new() };
     let txid = spender.compute_txid();
     let settled = Settled { by: Settlement::Chain, at, height };
-    let signed = book.staged.get(&txid).is_some_and(|batch| batch.accounts.iter().any(|s| s.after.key() == key));
-    if signed {
+    let involved = book.staged.get(&txid).is_some_and(|batch| batch.accounts.iter().any(|s| s.after.key() == key));
+    if involved && let Some(updates) = settle(book, txid, settled) {
         // A batch that we signed: also when its finalize message never came.
-        return settle(book, txid, settled).unwrap_or_default();
+        return updates;
     }
     let Some(witness) = account.outpoint.and_then(|outpoint| witness_of(spender, outpoint)) else { return Vec::new() };
     let kind = classify_spend(witness);
@@ -313,7 +316,7 @@ fn adopted(account: &Account, spender: &Transaction, height: BlockHeight) -> Opt
     let script = terms.output_script().ok()?;
     let vout = find_output(spender, &script)?;
     let output = spender.output.get(usize::try_from(vout).ok()?)?;
-    let state = crate::machine::next(account.state, AccountEvent::BatchRecreated).state(account.state)?;
+    let state = next(account.state, AccountEvent::BatchRecreated).state(account.state)?;
     let value = Sats::try_from(output.value).ok()?;
     let outpoint = Some(OutPoint::new(spender.compute_txid(), vout));
     let latest_tx = Some(spender.clone());
@@ -356,8 +359,158 @@ pub(crate) fn expired_orders(book: &Book, key: AccountKey) -> Vec<Update> {
 pub(crate) fn expired(book: &Book, best: BlockHeight) -> Vec<Update> {
     let due = book.accounts.values().filter(|account| account.terms.expiry <= best);
     let moved = due.filter_map(|account| {
-        let after = book.after(account.key(), AccountEvent::ExpiryReached)?;
-        (after.state != account.state).then(|| Update::Account(Box::new(after)))
+        let state = next(account.state, AccountEvent::ExpiryReached).state(account.state)?;
+        (state != account.state).then(|| Update::Account(Box::new(Account { state, ..account.clone() })))
     });
     moved.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+    use bitcoin::Witness;
+
+    fn book() -> Book {
+        let mut book = Book::default();
+        for update in [Update::Account(Box::new(fixtures::account(1))), Update::Order(Box::new(fixtures::own_ask(1)))] {
+            book.apply(update);
+        }
+        book
+    }
+
+    fn basis() -> Basis {
+        let account = fixtures::account(1);
+        Basis { accounts: BTreeMap::from([(account.key(), account)]), orders: vec![fixtures::own_ask(1)] }
+    }
+
+    fn settled(by: Settlement) -> Settled {
+        Settled { by, at: Timestamp(5), height: BlockHeight::new(701) }
+    }
+
+    fn applied(mut book: Book, updates: Vec<Update>) -> Book {
+        updates.into_iter().for_each(|update| book.apply(update));
+        book
+    }
+
+    fn staged_book() -> (Book, Txid) {
+        let updates = stage(&book(), fixtures::staged_batch(), &basis()).unwrap();
+        (applied(book(), updates), fixtures::staged_batch().txid())
+    }
+
+    #[test]
+    fn a_fee_is_split_evenly_and_the_first_match_takes_the_remainder() {
+        let (one, two) = (fixtures::account_key(1), fixtures::account_key(2));
+        let fee = |key| if key == one { Sats::constant(100) } else { Sats::constant(7) };
+        let found: Vec<u64> = shares(&[one, two, one, one], fee).into_iter().map(Sats::get).collect();
+        assert_eq!(found, [34, 7, 33, 33]);
+        assert!(shares(&[], fee).is_empty());
+    }
+
+    #[test]
+    fn a_batch_is_not_staged_when_the_book_moved() {
+        let order = |state| Update::Order(Box::new(OwnOrder { state, ..fixtures::own_ask(1) }));
+        let account = |edit: fn(&mut Account)| {
+            let mut account = fixtures::account(1);
+            edit(&mut account);
+            Update::Account(Box::new(account))
+        };
+        let refused = [
+            order(OrderState::Canceled),
+            order(OrderState::PartiallyFilled),
+            account(|account| account.state = AccountState::PendingClosed),
+            account(|account| account.value = Sats::ZERO),
+            account(|account| account.outpoint = Some(fixtures::outpoint(9))),
+        ];
+        for update in refused {
+            let moved = applied(book(), vec![update.clone()]);
+            assert!(stage(&moved, fixtures::staged_batch(), &basis()).is_err(), "{update:?}");
+        }
+        let confirmed = account(|account| account.height_hint = BlockHeight::new(699));
+        assert!(stage(&applied(book(), vec![confirmed]), fixtures::staged_batch(), &basis()).is_ok());
+    }
+
+    #[test]
+    fn a_final_batch_changes_account_order_and_leases_once() {
+        let (book, txid) = staged_book();
+        assert_eq!(book.accounts[&fixtures::account_key(1)], fixtures::account(1), "staging changes nothing live");
+        let after = applied(book.clone(), settle(&book, txid, settled(Settlement::Finalized)).unwrap());
+        let expected = fixtures::staged_batch().accounts[0].after.clone();
+        assert_eq!(after.accounts[&expected.key()], expected);
+        assert_eq!(after.orders[&fixtures::nonce(1)].units_unfulfilled.get(), 3);
+        let lease = after.leases.values().next().unwrap();
+        assert_eq!((lease.booked_at, lease.height), (Timestamp(5), BlockHeight::new(701)));
+        assert_eq!(after.batches.len(), 1);
+        assert!(settle(&after, txid, settled(Settlement::Chain)).is_none(), "booked already");
+    }
+
+    #[test]
+    fn a_word_of_the_venue_does_not_move_an_account_whose_output_is_another() {
+        let (book, txid) = staged_book();
+        let moved = Account { outpoint: Some(fixtures::outpoint(9)), ..fixtures::account(1) };
+        let book = applied(book, vec![Update::Account(Box::new(moved.clone()))]);
+        let after = applied(book.clone(), settle(&book, txid, settled(Settlement::Finalized)).unwrap());
+        assert_eq!(after.accounts[&moved.key()], moved);
+    }
+
+    #[test]
+    fn a_confirmation_ends_the_memory_of_the_batch_and_of_its_rivals() {
+        let (book, txid) = staged_book();
+        let mut rival = fixtures::staged_batch();
+        rival.transaction.output[0].value += bitcoin::Amount::ONE_SAT;
+        rival.standing = Standing::Superseded;
+        let book = applied(book, vec![Update::Stage(Box::new(rival))]);
+        let book = applied(book.clone(), settle(&book, txid, settled(Settlement::Finalized)).unwrap());
+        assert_eq!(book.staged.len(), 2);
+        let (key, transaction) = (fixtures::account_key(1), fixtures::staged_batch().transaction);
+        let stale = confirmed(&book, key, &fixtures::spend_of(fixtures::outpoint(8)), BlockHeight::new(702));
+        assert!(stale.is_empty(), "another transaction");
+        let after = applied(book.clone(), confirmed(&book, key, &transaction, BlockHeight::new(702)));
+        assert!(after.staged.is_empty());
+        let account = &after.accounts[&key];
+        assert_eq!((account.state, account.height_hint), (AccountState::Open, BlockHeight::new(702)));
+    }
+
+    fn spend_with(witness: Witness) -> Transaction {
+        let mut spender = fixtures::spend_of(fixtures::outpoint(1));
+        spender.input[0].witness = witness;
+        spender
+    }
+
+    #[test]
+    fn a_foreign_spend_closes_the_account_its_orders_and_what_was_staged() {
+        let (book, _) = staged_book();
+        let key = fixtures::account_key(1);
+        let mut spender = spend_with(Witness::from_slice(&[[1u8; 64]]));
+        spender.output[0].value = bitcoin::Amount::from_sat(1_000);
+        let at = |transaction: &Transaction| spent(&book, key, transaction, Timestamp(5), BlockHeight::new(703));
+        let after = applied(book.clone(), at(&spender));
+        assert_eq!(after.accounts[&key].state, AccountState::Closed);
+        assert_eq!(after.orders[&fixtures::nonce(1)].state, OrderState::Expired);
+        assert!(after.staged.is_empty());
+        let elsewhere = fixtures::spend_of(fixtures::outpoint(7));
+        assert!(at(&elsewhere).is_empty(), "an output that is not the account's");
+    }
+
+    #[test]
+    fn the_next_output_is_found_in_a_spend_that_the_book_does_not_know() {
+        let key = fixtures::account_key(1);
+        let next = fixtures::account(1).terms.next().unwrap();
+        let mut spender = spend_with(Witness::from_slice(&[[1u8; 64]]));
+        spender.output.push(next.output(Sats::constant(777_777)).unwrap());
+        let after = applied(book(), spent(&book(), key, &spender, Timestamp(5), BlockHeight::new(703)));
+        let account = &after.accounts[&key];
+        assert_eq!((account.state, account.value), (AccountState::PendingBatch, Sats::constant(777_777)));
+        assert_eq!(account.outpoint, Some(OutPoint::new(spender.compute_txid(), 1)));
+        assert_eq!(account.terms, next);
+    }
+
+    #[test]
+    fn accounts_expire_at_their_height() {
+        let at = |height| {
+            applied(book(), expired(&book(), BlockHeight::new(height))).accounts[&fixtures::account_key(1)].state
+        };
+        assert_eq!(at(4_999), AccountState::Open);
+        assert_eq!(at(5_000), AccountState::Expired);
+    }
 }

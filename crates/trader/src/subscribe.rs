@@ -64,6 +64,7 @@ fn subscribable(book: &Book) -> BTreeSet<AccountKey> {
 pub(crate) async fn serve<E: TraderEnv>(env: &E, desk: &Desk) -> Result<Infallible, Halt> {
     let mut bell = desk.listen();
     let mut backoff = Backoff::new(&desk.config);
+    learn_terms(env, desk).await;
     sync_orders(env, desk).await;
     loop {
         while desk.read(|book| subscribable(book).is_empty()) {
@@ -78,6 +79,21 @@ pub(crate) async fn serve<E: TraderEnv>(env: &E, desk: &Desk) -> Result<Infallib
             moment.subscribed.clear();
         });
         tracing::warn!(reason = %cut, "the batch stream is closed");
+        backoff.pause(env.clock()).await;
+    }
+}
+
+/// Start: the terms decide how many confirmations an account waits for.
+async fn learn_terms<E: TraderEnv>(env: &E, desk: &Desk) {
+    let mut backoff = Backoff::new(&desk.config);
+    loop {
+        match env.link().terms().await {
+            Ok(terms) => {
+                desk.note(|moment| moment.terms = Some(terms));
+                return desk.ring();
+            }
+            Err(error) => tracing::warn!(%error, "the venue's terms are not known"),
+        }
         backoff.pause(env.clock()).await;
     }
 }

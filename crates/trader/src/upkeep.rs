@@ -57,6 +57,10 @@ impl Upkeep {
         let demanded = desk.look(demanded);
         self.failed.retain(|chore, _| demanded.contains(chore));
         for chore in demanded {
+            if matches!(chore, Chore::Reconcile(_)) && !self.failed.contains_key(&chore) {
+                // What was sent just now may still be on its way: asked at once, the venue could deny it too early.
+                self.failed(chore, desk, env.clock().now());
+            }
             if self.is_due(chore, env.clock().now()) {
                 match self.attempt(env, desk, chore).await {
                     Ok(()) => self.succeeded(chore),

@@ -18,6 +18,9 @@ use tidegate_protocol::units::{BlockHeight, Sats};
 
 const CONFIRM: &str = "confirm:";
 const SPEND: &str = "spend:";
+// Not the name of an open account's watch: the spend that begins a close may be the one that ends it, and must be told
+// again.
+const CLOSING: &str = "closing:";
 const SIGNED: &str = "signed:";
 
 /// Confirmations to wait for while the venue's terms are unknown: the most that any terms demand.
@@ -50,8 +53,11 @@ pub(crate) fn demanded(book: &Book, max_value: Option<Sats>) -> Result<BTreeMap<
                     watches.insert(format!("{SIGNED}{key}"), watch);
                 }
             }
-            AccountState::Open | AccountState::Expired | AccountState::PendingClosed => {
+            AccountState::Open | AccountState::Expired => {
                 watches.insert(format!("{SPEND}{key}"), Watch::Spend { outpoint, script, height_hint });
+            }
+            AccountState::PendingClosed => {
+                watches.insert(format!("{CLOSING}{key}"), Watch::Spend { outpoint, script, height_hint });
             }
             AccountState::Initiated | AccountState::Closed | AccountState::CanceledAfterRecovery => {}
         }
@@ -188,7 +194,7 @@ mod tests {
             (AccountState::PendingUpdate, Some(CONFIRM)),
             (AccountState::Open, Some(SPEND)),
             (AccountState::Expired, Some(SPEND)),
-            (AccountState::PendingClosed, Some(SPEND)),
+            (AccountState::PendingClosed, Some(CLOSING)),
             (AccountState::Closed, None),
             (AccountState::CanceledAfterRecovery, None),
             (AccountState::PendingBatch, Some(CONFIRM)),

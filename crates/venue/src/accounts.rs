@@ -7,8 +7,8 @@ use crate::machine::{AccountEvent, Transition, VenueAccountState, next};
 use bitcoin::hashes::Hash;
 use bitcoin::{Transaction, TxOut, Txid};
 use tidegate_ports::{
-    Chain, ChainEvent, InitAccount, ModifyAccount, ModifySignature, Musig2Request, NodeError, Reservation, ReservedKeys, ScriptSpend,
-    SignInput, Signer, TraderId, VenueEnv, Wallet, Watch,
+    Chain, ChainEvent, InitAccount, ModifyAccount, ModifySignature, Musig2Request, NodeError, Reservation,
+    ReservedKeys, ScriptSpend, SignInput, Signer, TraderId, VenueEnv, Wallet, Watch,
 };
 use tidegate_protocol::account::{
     Account, AccountState, AccountTerms, AccountVersion, MAX_EXPIRY_AHEAD, MIN_ACCOUNT_VALUE, MIN_EXPIRY_AHEAD,
@@ -49,7 +49,11 @@ impl<E: VenueEnv> Actor<'_, E> {
     ///
     /// # Source
     /// Protocol notes, auctioneer §4.3.
-    pub(crate) async fn reserve(&mut self, trader: TraderId, request: &Reservation) -> Result<ReservedKeys, ServeError> {
+    pub(crate) async fn reserve(
+        &mut self,
+        trader: TraderId,
+        request: &Reservation,
+    ) -> Result<ReservedKeys, ServeError> {
         if self.book.accounts.contains_key(&request.trader) {
             return Err(ServeError::AccountExists(request.trader));
         }
@@ -59,7 +63,11 @@ impl<E: VenueEnv> Actor<'_, E> {
         self.check_limits(request)?;
         let found = self.book.reservations.len();
         if found >= MAX_ALL_RESERVATIONS {
-            return Err(ServeError::TooMany { what: "uncompleted reservations at this venue", found, max: MAX_ALL_RESERVATIONS });
+            return Err(ServeError::TooMany {
+                what: "uncompleted reservations at this venue",
+                found,
+                max: MAX_ALL_RESERVATIONS,
+            });
         }
         let of_trader = || self.book.reservations.values().filter(|record| record.trader == trader.0);
         let recent = of_trader().find(|record| self.height.blocks_since(record.height_hint) < RESERVATION_BLOCKS);
@@ -70,7 +78,11 @@ impl<E: VenueEnv> Actor<'_, E> {
         }
         let found = of_trader().count();
         if !shared && found >= MAX_RESERVATIONS {
-            return Err(ServeError::TooMany { what: "uncompleted reservations", found: found + 1, max: MAX_RESERVATIONS });
+            return Err(ServeError::TooMany {
+                what: "uncompleted reservations",
+                found: found + 1,
+                max: MAX_RESERVATIONS,
+            });
         }
         let keys = ReservedKeys { auctioneer: AuctioneerKey::new(self.key.point), batch: self.book.batch_key };
         let hint = self.height.saturating_sub(HINT_PADDING);
@@ -96,7 +108,12 @@ impl<E: VenueEnv> Actor<'_, E> {
     ///
     /// # Source
     /// Protocol notes, auctioneer §4.4.
-    pub(crate) async fn init(&mut self, trader: TraderId, request: &InitAccount, user_agent: String) -> Result<(), ServeError> {
+    pub(crate) async fn init(
+        &mut self,
+        trader: TraderId,
+        request: &InitAccount,
+        user_agent: String,
+    ) -> Result<(), ServeError> {
         let agent = user_agent.trim();
         let length = agent.chars().count();
         if length > MAX_USER_AGENT {
@@ -171,7 +188,11 @@ impl<E: VenueEnv> Actor<'_, E> {
         record.closing = Some(txid);
         info!(%account, %outpoint, %txid, "close signed");
         let receipt = self.commit(vec![Write::Account(record)]).await?;
-        if receipt.names_closing(account, txid) { Ok(signature) } else { Err(ServeError::Internal("a close was not stored")) }
+        if receipt.names_closing(account, txid) {
+            Ok(signature)
+        } else {
+            Err(ServeError::Internal("a close was not stored"))
+        }
     }
 
     /// Signs the only input of a transaction that spends an account.
@@ -193,7 +214,8 @@ impl<E: VenueEnv> Actor<'_, E> {
             return Ok(ModifySignature { signature, server_nonce: None });
         };
         let nonce = request.trader_nonce.ok_or(ServeError::NonceMissing)?;
-        let message = key_spend_sighash(&transaction, 0, &[spent]).map_err(|_| ServeError::Internal("a close has no input"))?;
+        let message =
+            key_spend_sighash(&transaction, 0, &[spent]).map_err(|_| ServeError::Internal("a close has no input"))?;
         let begin = Musig2Request {
             signer: self.key.locator,
             keys: [self.key.point, *terms.trader.point()],
@@ -359,7 +381,9 @@ impl<E: VenueEnv> Actor<'_, E> {
     /// Whether an account's orders may be matched, as far as the account decides it.
     pub(crate) fn may_match(&self, record: &AccountRecord) -> bool {
         let cutoff = self.height.checked_add(self.config.expiry_cutoff);
-        record.state.may_match() && record.closing.is_none() && cutoff.is_some_and(|cutoff| record.terms.expiry > cutoff)
+        record.state.may_match()
+            && record.closing.is_none()
+            && cutoff.is_some_and(|cutoff| record.terms.expiry > cutoff)
     }
 
     /// An output that a batch spent is no longer watched: its successor is.

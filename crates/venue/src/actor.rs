@@ -151,7 +151,10 @@ async fn start<E: VenueEnv>(venue: Venue, env: &E) -> Result<Option<Actor<'_, E>
     }))
 }
 
-async fn ask_node<E: VenueEnv>(env: &E, config: &VenueConfig) -> Result<(KeyDescriptor, BlockHeight, SatPerKw), NodeError> {
+async fn ask_node<E: VenueEnv>(
+    env: &E,
+    config: &VenueConfig,
+) -> Result<(KeyDescriptor, BlockHeight, SatPerKw), NodeError> {
     let key = env.signer().derive_key(KeyLocator { family: FAMILY_AUCTIONEER, index: 0 }).await?;
     let height = env.chain().best_height().await?;
     let estimate = env.wallet().estimate_fee(config.fee_conf_target).await?;

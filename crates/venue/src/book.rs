@@ -5,7 +5,9 @@ use bitcoin::{OutPoint, Transaction, Txid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use tidegate_ports::{BatchSnapshot, Change, Reservation, ReservedKeys, Row, Sequence, SnapshotMatch, Store, StoreError, TraderId};
+use tidegate_ports::{
+    BatchSnapshot, Change, Reservation, ReservedKeys, Row, Sequence, SnapshotMatch, Store, StoreError, TraderId,
+};
 use tidegate_protocol::account::{AccountTerms, AccountVersion};
 use tidegate_protocol::fees::{ExecutionFee, reserved_value};
 use tidegate_protocol::keys::{AccountKey, AuctioneerKey, BatchId, BatchKey, OrderNonce};
@@ -313,7 +315,9 @@ impl Book {
 
     /// Orders of an account that are not archived.
     pub(crate) fn active_orders(&self, account: AccountKey) -> impl Iterator<Item = &OrderRecord> {
-        self.orders.values().filter(move |record| record.submitted.order.account == account && !record.state.is_archived())
+        self.orders
+            .values()
+            .filter(move |record| record.submitted.order.account == account && !record.state.is_archived())
     }
 
     /// Value that the account must keep for its active orders.

@@ -125,10 +125,9 @@ impl<E: VenueEnv> Actor<'_, E> {
         self.collector = Some(Collector::new(phase, proposal.batch, waiting));
         for (stream, message) in messages {
             // The subscription may have moved to another stream since the batch was proposed.
-            let still_there = proposal
-                .participants
-                .get(&stream)
-                .is_some_and(|participant| participant.accounts.iter().all(|account| self.is_subscribed(*account, stream)));
+            let still_there = proposal.participants.get(&stream).is_some_and(|participant| {
+                participant.accounts.iter().all(|account| self.is_subscribed(*account, stream))
+            });
             let sent = still_there && self.env.traders().send(stream, message).await;
             if let (false, Some(collector)) = (sent, &mut self.collector) {
                 collector.lose(stream);
@@ -240,7 +239,12 @@ fn check_channels(proposal: &Proposal, signatures: &Answers) -> Consequences {
     consequences
 }
 
-fn report<'a>(proposal: &Proposal, signatures: &'a Answers, account: AccountKey, channel: OutPoint) -> Option<&'a ChannelInfo> {
+fn report<'a>(
+    proposal: &Proposal,
+    signatures: &'a Answers,
+    account: AccountKey,
+    channel: OutPoint,
+) -> Option<&'a ChannelInfo> {
     let (stream, _) = proposal.participants.iter().find(|(_, owner)| owner.accounts.contains(&account))?;
     signatures.get(stream)?.channels.get(&channel)
 }

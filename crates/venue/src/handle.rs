@@ -1,8 +1,8 @@
 //! The calls of a venue. Any number of callers, one owner of the state.
 
+use crate::actor::Venue;
 use crate::config::VenueConfig;
 use crate::error::{Gone, ServeError};
-use crate::actor::Venue;
 use crate::machine::VenueAccountState;
 use futures_channel::{mpsc, oneshot};
 use std::collections::BTreeMap;
@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
 use tidegate_market::AssemblyError;
 use tidegate_ports::{
-    BatchSnapshot, InitAccount, MarketInterest, ModifyAccount, ModifySignature, NodeError, Reservation, ReservedKeys, Submission,
-    Terms, TraderId,
+    BatchSnapshot, InitAccount, MarketInterest, ModifyAccount, ModifySignature, NodeError, Reservation, ReservedKeys,
+    Submission, Terms, TraderId,
 };
 use tidegate_protocol::keys::{BatchId, NodeId, OrderNonce, OrderPreimage};
 use tidegate_protocol::order::{NodeTier, OrderState, SubmittedOrder};

@@ -189,7 +189,9 @@ mod tests {
     #[test]
     fn every_state_but_closed_has_a_way_out() {
         for state in VenueAccountState::ALL {
-            let leaves = AccountEvent::ALL.into_iter().any(|event| matches!(next(state, event), Transition::To(to) if to != state));
+            let leaves = AccountEvent::ALL
+                .into_iter()
+                .any(|event| matches!(next(state, event), Transition::To(to) if to != state));
             assert_eq!(leaves, state != VenueAccountState::Closed, "{state:?}");
         }
     }

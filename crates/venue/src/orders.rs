@@ -69,7 +69,8 @@ impl<E: VenueEnv> Actor<'_, E> {
             Some(DurationState::NoMarket | DurationState::Closed) | None => return Err(ServeError::NoMarket(duration)),
         }
         // Two channels of one batch with the same two funding keys could not be told apart.
-        let shared = |record: &&OrderRecord| !record.state.is_archived() && record.submitted.multisig == submitted.multisig;
+        let shared =
+            |record: &&OrderRecord| !record.state.is_archived() && record.submitted.multisig == submitted.multisig;
         if self.book.orders.values().find(shared).is_some() { Err(ServeError::FundingKeyUsed) } else { Ok(()) }
     }
 

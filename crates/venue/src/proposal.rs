@@ -5,8 +5,8 @@ use crate::book::OrderRecord;
 use bitcoin::{ScriptBuf, TxOut};
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_market::{
-    AccountInput, AccountValue, Assembly, AssemblyError, AssemblyRequest, BookOrder, Conflicts, MAX_PAIRS, Market, Pair,
-    PairingRules, Settlement, SettlementError, assemble, clear, settle,
+    AccountInput, AccountValue, Assembly, AssemblyError, AssemblyRequest, BookOrder, Conflicts, MAX_PAIRS, Market,
+    Pair, PairingRules, Settlement, SettlementError, assemble, clear, settle,
 };
 use tidegate_ports::{DurationState, StreamId, VenueEnv};
 use tidegate_protocol::account::AccountVersion;
@@ -179,7 +179,16 @@ impl<E: VenueEnv> Actor<'_, E> {
             };
             let participants = self.participants(&settlement);
             let (batch, height) = (self.book.batch_key, self.height);
-            return Ok(Some(Proposal { batch, height, fee_rate, markets, settlement, accounts, assembly, participants }));
+            return Ok(Some(Proposal {
+                batch,
+                height,
+                fee_rate,
+                markets,
+                settlement,
+                accounts,
+                assembly,
+                participants,
+            }));
         }
     }
 
@@ -188,7 +197,8 @@ impl<E: VenueEnv> Actor<'_, E> {
     /// # Source
     /// Protocol notes, auctioneer §8.1.
     fn eligible(&self, rate: SatPerKw, removed: &BTreeSet<OrderNonce>) -> Vec<BookOrder> {
-        let mut records: Vec<&OrderRecord> = self.book.orders.values().filter(|record| !removed.contains(&record.nonce())).collect();
+        let mut records: Vec<&OrderRecord> =
+            self.book.orders.values().filter(|record| !removed.contains(&record.nonce())).collect();
         records.sort_by_key(|record| record.arrival);
         records.into_iter().filter_map(|record| self.entry(record, rate)).collect()
     }

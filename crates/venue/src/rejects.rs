@@ -62,7 +62,8 @@ pub(crate) fn of_reject<'a>(
     reason: &RejectReason,
 ) -> Consequences {
     let RejectReason::Partial(refused) = reason else { return remove_all(pairs, reporter) };
-    let in_batch: BTreeSet<OrderNonce> = pairs.clone().flat_map(|pair| [pair.ask.order.nonce, pair.bid.order.nonce]).collect();
+    let in_batch: BTreeSet<OrderNonce> =
+        pairs.clone().flat_map(|pair| [pair.ask.order.nonce, pair.bid.order.nonce]).collect();
     if refused.keys().any(|nonce| !in_batch.contains(nonce)) {
         return remove_all(pairs, reporter);
     }
@@ -75,4 +76,78 @@ pub(crate) fn of_reject<'a>(
         }
     }
     if conflicts.is_empty() { remove_all(pairs, reporter) } else { Consequences { remove: BTreeSet::new(), conflicts } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::orders;
+    use tidegate_protocol::units::UnitCount;
+
+    /// One ask that faces two bids, and a pair of strangers.
+    fn batch() -> Vec<Pair> {
+        let pair = |ask, bid| Pair {
+            ask: orders::submitted(ask, true),
+            bid: orders::submitted(bid, false),
+            units: UnitCount::new(1),
+        };
+        vec![pair(1, 2), pair(1, 3), pair(4, 5)]
+    }
+
+    fn accounts(numbers: &[u8]) -> BTreeSet<AccountKey> {
+        numbers.iter().map(|number| orders::submitted(*number, true).order.account).collect()
+    }
+
+    fn nonce(number: u8) -> OrderNonce {
+        orders::submitted(number, true).order.nonce
+    }
+
+    fn node(number: u8) -> NodeId {
+        orders::submitted(number, true).node
+    }
+
+    fn partial(numbers: &[u8]) -> RejectReason {
+        let refused =
+            numbers.iter().map(|number| (nonce(*number), (MatchRejectCode::ChannelFundingFailed, String::new())));
+        RejectReason::Partial(refused.collect())
+    }
+
+    #[test]
+    fn a_partial_reject_keeps_exactly_the_named_nodes_apart() {
+        let apart = |reporter, subject| (node(reporter), node(subject), MatchRejectCode::ChannelFundingFailed);
+        // Reporter's account, refused nonces, nodes kept apart, orders removed.
+        let rows: [(&str, u8, RejectReason, Vec<_>, Vec<u8>); 9] = [
+            ("first counterpart", 1, partial(&[2]), vec![apart(1, 2)], vec![]),
+            ("second counterpart", 1, partial(&[3]), vec![apart(1, 3)], vec![]),
+            ("both counterparts", 1, partial(&[2, 3]), vec![apart(1, 2), apart(1, 3)], vec![]),
+            ("by the taker", 3, partial(&[1]), vec![apart(3, 1)], vec![]),
+            ("one facing, one a stranger's", 1, partial(&[2, 5]), vec![apart(1, 2)], vec![]),
+            ("only a stranger's", 1, partial(&[5]), vec![], vec![1]),
+            ("not in the batch", 1, partial(&[2, 77]), vec![], vec![1]),
+            ("nothing named", 1, partial(&[]), vec![], vec![1]),
+            ("own order", 2, partial(&[2]), vec![], vec![2]),
+        ];
+        for (name, reporter, reason, conflicts, removed) in rows {
+            let remove = removed.into_iter().map(nonce).collect();
+            let found = of_reject(batch().iter(), &accounts(&[reporter]), &reason);
+            assert_eq!(found, Consequences { remove, conflicts }, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_full_reject_removes_the_reporters_orders_only() {
+        for reason in [RejectReason::Unknown, RejectReason::ServerMisbehavior, RejectReason::BatchVersionMismatch] {
+            let found = of_reject(batch().iter(), &accounts(&[1, 5]), &reason);
+            assert_eq!(found, Consequences { remove: [nonce(1), nonce(5)].into(), conflicts: Vec::new() });
+        }
+    }
+
+    #[test]
+    fn conflicts_end_with_their_time() {
+        let mut list = ConflictList::default();
+        list.insert(node(1), node(2), Timestamp(100));
+        list.insert(node(1), node(2), Timestamp(50));
+        assert!(list.in_force(Timestamp(99)).contains(node(2), node(1)));
+        assert!(!list.in_force(Timestamp(100)).contains(node(1), node(2)));
+    }
 }

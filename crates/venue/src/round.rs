@@ -128,7 +128,9 @@ impl<E: VenueEnv> Actor<'_, E> {
             self.running.clear();
             self.collector = None;
             match executed? {
-                Executed::Cleared => return Ok(TickOutcome { cleared: Some(proposal.batch), reason: TickReason::Cleared }),
+                Executed::Cleared => {
+                    return Ok(TickOutcome { cleared: Some(proposal.batch), reason: TickReason::Cleared });
+                }
                 Executed::Stopping => return failed(TickReason::Stopping),
                 Executed::Node(error) => return failed(TickReason::Node(error)),
                 Executed::Failed(consequences) => self.bear(consequences, &mut removed),

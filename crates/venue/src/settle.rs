@@ -22,7 +22,11 @@ impl<E: VenueEnv> Actor<'_, E> {
     ///
     /// # Source
     /// Protocol notes, auctioneer §15.
-    pub(crate) async fn store_and_announce(&mut self, proposal: &Proposal, transaction: Transaction) -> Result<(), Halt> {
+    pub(crate) async fn store_and_announce(
+        &mut self,
+        proposal: &Proposal,
+        transaction: Transaction,
+    ) -> Result<(), Halt> {
         let writes = self.batch_writes(proposal, transaction)?;
         let receipt = self.commit(writes).await?;
         self.operator = None;
@@ -67,7 +71,8 @@ impl<E: VenueEnv> Actor<'_, E> {
             Write::Batch(Box::new(self.record(proposal, transaction))),
         ];
         for account in proposal.settlement.accounts.keys() {
-            writes.extend(self.book.accounts.get(account).map(|record| Write::Account(ending_account(record, proposal))));
+            writes
+                .extend(self.book.accounts.get(account).map(|record| Write::Account(ending_account(record, proposal))));
         }
         let mut filled: BTreeMap<OrderNonce, u32> = BTreeMap::new();
         for pair in proposal.pairs() {
@@ -197,7 +202,6 @@ fn state_after(record: &AccountRecord, event: AccountEvent) -> crate::machine::V
 fn ending_order(record: &OrderRecord, filled: UnitCount) -> OrderRecord {
     let mut after = record.clone();
     after.open = record.open.checked_sub(filled).unwrap_or(UnitCount::ZERO);
-    after.state =
-        if after.open < smallest_rest(record) { OrderState::Executed } else { OrderState::PartiallyFilled };
+    after.state = if after.open < smallest_rest(record) { OrderState::Executed } else { OrderState::PartiallyFilled };
     after
 }

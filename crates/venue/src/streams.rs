@@ -3,7 +3,8 @@
 use crate::actor::Actor;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_ports::{
-    ClientMessage, Entropy, ServerMessage, StreamId, SubscribeErrorCode, Timestamp, TraderEvent, TraderId, Traders, VenueEnv,
+    ClientMessage, Entropy, ServerMessage, StreamId, SubscribeErrorCode, Timestamp, TraderEvent, TraderId, Traders,
+    VenueEnv,
 };
 use tidegate_protocol::auth::{AuthChallenge, CommitHash, verify_message};
 use tidegate_protocol::batch::BatchVersion;
@@ -102,7 +103,13 @@ impl Streams {
     }
 
     /// First step: a challenge to each commitment, so that handshakes may interleave.
-    pub(crate) fn commit(&mut self, id: StreamId, commit: CommitHash, version: BatchVersion, nonce: &[u8; 32]) -> Option<Step> {
+    pub(crate) fn commit(
+        &mut self,
+        id: StreamId,
+        commit: CommitHash,
+        version: BatchVersion,
+        nonce: &[u8; 32],
+    ) -> Option<Step> {
         let stream = self.open.get_mut(&id)?;
         if version.0 > LATEST.0 {
             return Some(Step::Close("the batch version is later than this venue's (58)"));

@@ -46,7 +46,9 @@ impl From<KeyError> for InputError {
 /// A node that refuses what came from the trader blames the trader; a node that is away, itself.
 fn blame(error: NodeError) -> InputError {
     match error {
-        NodeError::Refused { .. } | NodeError::BadAnswer { .. } => InputError::Trader("the node refuses nonces or signature"),
+        NodeError::Refused { .. } | NodeError::BadAnswer { .. } => {
+            InputError::Trader("the node refuses nonces or signature")
+        }
         NodeError::Unreachable { .. }
         | NodeError::NotReady { .. }
         | NodeError::Permission { .. }
@@ -56,10 +58,16 @@ fn blame(error: NodeError) -> InputError {
 
 impl Sessions {
     /// Fresh nonces for every taproot account of the batch.
-    pub(crate) async fn begin<S: Signer>(signer: &S, key: &KeyDescriptor, proposal: &Proposal) -> Result<Sessions, NodeError> {
+    pub(crate) async fn begin<S: Signer>(
+        signer: &S,
+        key: &KeyDescriptor,
+        proposal: &Proposal,
+    ) -> Result<Sessions, NodeError> {
         let mut sessions = Sessions::default();
         for (account, input) in &proposal.accounts {
-            let (Some(version), Ok(merkle_root)) = (input.terms.version.musig2(), input.terms.merkle_root()) else { continue };
+            let (Some(version), Ok(merkle_root)) = (input.terms.version.musig2(), input.terms.merkle_root()) else {
+                continue;
+            };
             let keys = [key.point, *account.point()];
             let request = Musig2Request { signer: key.locator, keys, version, merkle_root, other_nonce: None };
             match signer.musig2_begin(&request).await {
@@ -102,7 +110,9 @@ impl Sessions {
             let owned = owner_answered(proposal, answers, *account);
             let input = proposal.accounts.get(account);
             let result = match (owned, input, signature) {
-                (true, Some(input), Some(signature)) => self.witness(signer, key, proposal, input, *at, signature).await,
+                (true, Some(input), Some(signature)) => {
+                    self.witness(signer, key, proposal, input, *at, signature).await
+                }
                 (false, _, _) | (_, None, _) | (_, _, None) => Err(InputError::Trader("no signature")),
             };
             match result {
@@ -190,7 +200,8 @@ async fn script_spend<S: Signer>(
     let script = input.terms.inner_script()?;
     let message = segwit_v0_sighash(&assembly.transaction, at, input.value, &script)
         .map_err(|_| InputError::Trader("the input is missing"))?;
-    let der = strict_der(&input.terms.tweaked_trader()?, &message, der).ok_or(InputError::Trader("the signature is invalid"))?;
+    let der = strict_der(&input.terms.tweaked_trader()?, &message, der)
+        .ok_or(InputError::Trader("the signature is invalid"))?;
     let request = SignInput {
         transaction: assembly.transaction.clone(),
         input: at,
@@ -201,7 +212,10 @@ async fn script_spend<S: Signer>(
     };
     let ours = signer.sign_input(&request).await.map_err(InputError::Node)?;
     if strict_der(&input.terms.tweaked_auctioneer()?, &message, &ours).is_none() {
-        return Err(InputError::Node(NodeError::BadAnswer { call: "sign_input", reason: "an invalid signature".to_owned() }));
+        return Err(InputError::Node(NodeError::BadAnswer {
+            call: "sign_input",
+            reason: "an invalid signature".to_owned(),
+        }));
     }
     Ok(input.terms.cooperative_witness_v0(&ours, &der)?)
 }

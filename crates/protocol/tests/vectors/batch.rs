@@ -168,7 +168,7 @@ fn account_state(number: u64) -> AccountState {
     }
 }
 
-fn account(entry: &Value) -> Account {
+pub(crate) fn account(entry: &Value) -> Account {
     let txid = Txid::from_byte_array(entry.b32("outpoint_txid_bytes"));
     let account = Account {
         terms: terms(entry, "version"),

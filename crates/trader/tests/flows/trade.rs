@@ -133,8 +133,12 @@ impl Stage {
 
     /// Both have an open, subscribed account.
     fn with_accounts(version: AccountVersion) -> Stage {
+        Stage::with_values(version, ALICE, BOB)
+    }
+
+    fn with_values(version: AccountVersion, alice: Sats, bob: Sats) -> Stage {
         let mut stage = Stage::new();
-        for (handle, value) in [(stage.alice.handle.clone(), ALICE), (stage.bob.handle.clone(), BOB)] {
+        for (handle, value) in [(stage.alice.handle.clone(), alice), (stage.bob.handle.clone(), bob)] {
             let account = stage.open(handle, value, version).unwrap();
             assert_eq!(account.state, AccountState::PendingOpen);
             assert_eq!(account.value, value);
@@ -150,6 +154,17 @@ impl Stage {
     }
 
     fn order(&mut self, who: &'static str, rate: u32, units: u32) -> Result<OrderNonce, SubmitError> {
+        self.order_of(who, rate, units, 1, 1_000)
+    }
+
+    fn order_of(
+        &mut self,
+        who: &'static str,
+        rate: u32,
+        units: u32,
+        min: u32,
+        fee: u64,
+    ) -> Result<OrderNonce, SubmitError> {
         let account = self.status(who).accounts[0].key();
         let (handle, side) = match who {
             "alice" => (self.alice.handle.clone(), OrderSide::Ask(AskTerms::default())),
@@ -159,9 +174,9 @@ impl Stage {
             account,
             rate: RatePerBillion::new(rate),
             units: UnitCount::new(units),
-            min_units: UnitCount::new(1),
+            min_units: UnitCount::new(min),
             duration: DURATION,
-            max_batch_fee_rate: SatPerKw::new(1_000),
+            max_batch_fee_rate: SatPerKw::new(fee),
             channel_type: OrderChannelType::PeerDependent,
             auction: AuctionType::Inbound,
             allowed_nodes: Vec::new(),
@@ -328,7 +343,7 @@ fn a_repeated_proposal_takes_the_place_of_a_signed_one() {
     let (mut stage, ask, bid) = Stage::with_orders(AccountVersion::V2);
     let mut first = stage.venue.make(batch_id(1), ask, bid, 4, 800, 500);
     stage.signed(&mut first);
-    let mut second = stage.venue.make(batch_id(1), ask, bid, 4, 800, 501);
+    let mut second = stage.venue.make(batch_id(1), ask, bid, 4, 800, 600);
     let transaction = stage.signed(&mut second);
     stage.venue.finalize(&first);
     stage.sim.settle();
@@ -346,7 +361,7 @@ fn a_superseded_batch_that_confirms_instead_of_the_final_one_is_what_counts() {
     let (mut stage, ask, bid) = Stage::with_orders(AccountVersion::V2);
     let mut first = stage.venue.make(batch_id(1), ask, bid, 4, 800, 500);
     let transaction = stage.signed(&mut first);
-    let mut second = stage.venue.make(batch_id(1), ask, bid, 4, 800, 501);
+    let mut second = stage.venue.make(batch_id(1), ask, bid, 4, 800, 600);
     stage.signed(&mut second);
     stage.venue.finalize(&second);
     stage.sim.settle();
@@ -364,7 +379,7 @@ fn a_batch_that_became_final_without_us_is_dropped() {
     let (mut stage, ask, bid) = Stage::with_orders(AccountVersion::V2);
     let mut made = stage.venue.make(batch_id(1), ask, bid, 4, 800, 500);
     stage.signed(&mut made);
-    let other = stage.venue.make(batch_id(1), ask, bid, 4, 800, 501);
+    let other = stage.venue.make(batch_id(1), ask, bid, 4, 800, 600);
     stage.venue.set_down(true);
     stage.sim.settle();
     stage.venue.publish_snapshot(&other);
@@ -373,7 +388,7 @@ fn a_batch_that_became_final_without_us_is_dropped() {
     let status = stage.status("alice");
     assert_eq!((status.pending_batches.len(), status.leases.len()), (0, 0));
     assert_eq!(stage.state("alice"), AccountState::Open);
-    let mut next = stage.venue.make(batch_id(2), ask, bid, 4, 800, 502);
+    let mut next = stage.venue.make(batch_id(2), ask, bid, 4, 800, 700);
     stage.signed(&mut next);
 }
 
@@ -528,6 +543,9 @@ fn an_order_of_unknown_outcome_is_asked_for_until_it_is_known() {
     let found = stage.order("alice", 700, 5);
     let Err(SubmitError::OutcomeUnknown { nonce, .. }) = found else { panic!("{found:?}") };
     stage.sim.settle();
+    assert_eq!(stage.status("alice").orders[0].state, OrderState::Submitted, "it may still be on its way");
+    assert_eq!(stage.status("alice").unsure_orders, 1);
+    stage.sim.advance(6_000);
     let order = stage.status("alice").orders.into_iter().find(|own| own.order.nonce == nonce).unwrap();
     assert_eq!(order.state, OrderState::Failed, "the venue never got it");
     assert_eq!(stage.status("alice").unsure_orders, 0);
@@ -553,6 +571,82 @@ fn refuses_orders_that_the_account_does_not_cover() {
     let status = stage.status("alice");
     assert_eq!(status.orders.len(), 1);
     assert!(status.reserved[&status.accounts[0].key()] > Sats::constant(1_500_000));
+}
+
+fn uses_up_an_account(finalize: bool) {
+    // 4 units, their execution fee and the chain fee at 600 sat/kW, less the premium at 700: exactly what is reserved.
+    let chain_fee = tidegate_protocol::fees::chain_fee(1, SatPerKw::new(600), AccountVersion::V2).unwrap().get();
+    let value = Sats::constant(400_000 + 401 - 564).get() + chain_fee;
+    let mut stage = Stage::with_values(AccountVersion::V2, Sats::new(value).unwrap(), BOB);
+    let ask = stage.order_of("alice", 700, 4, 4, 600).unwrap();
+    let bid = stage.order("bob", 900, 4).unwrap();
+    let mut made = stage.venue.make(batch_id(1), ask, bid, 4, 700, 500);
+    let transaction = stage.signed(&mut made);
+    if finalize {
+        stage.venue.finalize(&made);
+        stage.sim.settle();
+        assert_eq!(stage.state("alice"), AccountState::PendingClosed);
+    }
+    stage.venue.book(&made);
+    stage.world.publish(&transaction).unwrap();
+    stage.mine(4);
+    let status = stage.status("alice");
+    assert_eq!(status.accounts[0].state, AccountState::Closed);
+    assert_eq!((status.leases.len(), status.pending_batches.len()), (1, 0));
+    assert_eq!(status.orders[0].state, OrderState::Executed);
+    assert_eq!(stage.state("bob"), AccountState::Open);
+}
+
+#[test]
+fn an_account_that_a_final_batch_uses_up_is_closed() {
+    uses_up_an_account(true);
+}
+
+#[test]
+fn an_account_that_a_batch_uses_up_is_closed_also_without_finalize() {
+    uses_up_an_account(false);
+}
+
+#[test]
+fn a_proposal_that_is_not_verified_gives_up_nothing() {
+    let (mut stage, ask, bid) = Stage::with_orders(AccountVersion::V2);
+    let mut made = stage.venue.make(batch_id(1), ask, bid, 4, 800, 500);
+    let transaction = stage.signed(&mut made);
+    let mut bad = stage.venue.make(batch_id(1), ask, bid, 4, 800, 600);
+    for prepare in bad.prepares.values_mut() {
+        prepare.accounts[0].ending_balance = Sats::constant(1);
+    }
+    stage.venue.propose(&bad);
+    stage.sim.settle();
+    assert!(matches!(stage.venue.heard("alice"), Some(ClientMessage::Reject(_))));
+    stage.venue.finalize(&made);
+    stage.venue.book(&made);
+    stage.world.publish(&transaction).unwrap();
+    stage.mine(3);
+    stage.assert_traded(&made);
+    let node = stage.alice.node.clone();
+    assert_eq!(stage.sim.wait(node.active_channels()).unwrap().len(), 1, "its channel lives");
+}
+
+#[test]
+fn a_channel_booked_from_the_chain_is_not_given_up_for_the_next_batch() {
+    let (mut stage, ask, bid) = Stage::with_orders(AccountVersion::V2);
+    let mut made = stage.venue.make(batch_id(1), ask, bid, 3, 800, 500);
+    let transaction = stage.signed(&mut made);
+    stage.venue.book(&made);
+    stage.world.publish(&transaction).unwrap();
+    stage.mine(4);
+    assert_eq!(stage.status("alice").leases.len(), 1);
+    let mut next = stage.venue.make(batch_id(2), ask, bid, 1, 800, 500);
+    let transaction = stage.signed(&mut next);
+    stage.venue.finalize(&next);
+    stage.venue.book(&next);
+    stage.world.publish(&transaction).unwrap();
+    stage.mine(3);
+    let node = stage.bob.node.clone();
+    assert_eq!(stage.sim.wait(node.active_channels()).unwrap().len(), 2);
+    assert_eq!(stage.status("bob").leases.len(), 2);
+    assert_eq!(stage.status("bob").orders[0].state, OrderState::Executed);
 }
 
 fn closes_alone_after_expiry(version: AccountVersion) {

@@ -142,13 +142,26 @@ impl TestVenue {
     }
 
     /// A batch of one match. Both accounts pay; what is left over goes to the miners.
-    pub(crate) fn make(&self, id: BatchId, ask: OrderNonce, bid: OrderNonce, units: u32, price: u32, rate: u64) -> Made {
+    pub(crate) fn make(
+        &self,
+        id: BatchId,
+        ask: OrderNonce,
+        bid: OrderNonce,
+        units: u32,
+        price: u32,
+        rate: u64,
+    ) -> Made {
         let units = UnitCount::new(units);
         let (price, rate) = (RatePerBillion::new(price), SatPerKw::new(rate));
         let (ask, bid) = (self.order(ask).0, self.order(bid).0);
         let auction = bid.order.auction;
-        let terms =
-            MatchTerms { auction, filled: units.to_sats(), self_balance: bid.order.self_balance(), price, duration: DURATION };
+        let terms = MatchTerms {
+            auction,
+            filled: units.to_sats(),
+            self_balance: bid.order.self_balance(),
+            price,
+            duration: DURATION,
+        };
         let mut outputs = Vec::new();
         let mut inputs = Vec::new();
         let mut after = BTreeMap::new();
@@ -220,7 +233,11 @@ impl TestVenue {
                 ending_state: if recreated { EndingState::Recreated } else { EndingState::DustAddedToFees },
                 output_index: recreated.then(|| find_output(transaction, &terms.output_script().unwrap()).unwrap()),
                 new_expiry: None,
-                new_version: u32::from(terms.version != AccountVersion::V0) * 2,
+                new_version: match terms.version {
+                    AccountVersion::V0 => 0,
+                    AccountVersion::V1 => 1,
+                    AccountVersion::V2 => 2,
+                },
             }],
         }
     }
@@ -252,7 +269,13 @@ impl TestVenue {
     fn request(&self, terms: &AccountTerms) -> Musig2Request {
         let version = if terms.version == AccountVersion::V1 { Musig2Version::V040 } else { Musig2Version::V100Rc2 };
         let keys = [*terms.trader.point(), *self.auctioneer.point()];
-        Musig2Request { signer: AUCTIONEER, keys, version, merkle_root: terms.merkle_root().unwrap(), other_nonce: None }
+        Musig2Request {
+            signer: AUCTIONEER,
+            keys,
+            version,
+            merkle_root: terms.merkle_root().unwrap(),
+            other_nonce: None,
+        }
     }
 
     fn tweaked(&self, terms: &AccountTerms, transaction: &Transaction, input: usize, prev: &[TxOut]) -> SignInput {

@@ -5,8 +5,8 @@ use super::trader::TestTrader;
 use crate::{ServeClass, ServeError, VenueAccountState};
 use bitcoin::{TxOut, Witness};
 use tidegate_ports::{
-    AddressKind, ClientMessage, InitAccount, ModifyAccount, ModifySignature, Musig2Request, Reservation, ScriptSpend, ServerMessage,
-    SignInput, Signer, Submission, SubscribeErrorCode, TraderId, Wallet,
+    AddressKind, ClientMessage, InitAccount, ModifyAccount, ModifySignature, Musig2Request, Reservation, ScriptSpend,
+    ServerMessage, SignInput, Signer, Submission, SubscribeErrorCode, TraderId, Wallet,
 };
 use tidegate_protocol::account::{AccountVersion, MIN_ACCOUNT_VALUE};
 use tidegate_protocol::auth::CommitHash;
@@ -66,7 +66,8 @@ fn close(bench: &mut Bench, trader: &TestTrader) -> Result<(), ServeError> {
             let spend = ScriptSpend::SegwitV0 { script };
             let tweak = account.terms.trader_tweak();
             let prev_outputs = vec![spent];
-            let input = SignInput { transaction: transaction.clone(), input: 0, prev_outputs, key: trader.key, tweak, spend };
+            let input =
+                SignInput { transaction: transaction.clone(), input: 0, prev_outputs, key: trader.key, tweak, spend };
             let ours = ready(trader.node.sign_input(&input)).unwrap();
             account.terms.cooperative_witness_v0(theirs, &ours).unwrap()
         }
@@ -227,7 +228,9 @@ fn handshakes_interleave_on_one_stream() {
         TestTrader::open_account(&mut bench, "two", AccountVersion::V2, 500_000),
     ];
     let stream = bench.open_stream(traders[0].id);
-    let say = |bench: &mut Bench, message| bench.push(tidegate_ports::TraderEvent::Said { trader: traders[0].id, stream, message });
+    let say = |bench: &mut Bench, message| {
+        bench.push(tidegate_ports::TraderEvent::Said { trader: traders[0].id, stream, message })
+    };
     let nonce = [6; 32];
     for trader in &traders {
         let commit = CommitHash::of(trader.account.key(), &nonce);
@@ -247,7 +250,12 @@ fn handshakes_interleave_on_one_stream() {
 }
 
 /// Commits and subscribes with a key of this node; what the venue answers.
-fn knock(bench: &mut Bench, name: &str, index: u32, forge: bool) -> (tidegate_ports::StreamId, Option<ServerMessage>, AccountKey) {
+fn knock(
+    bench: &mut Bench,
+    name: &str,
+    index: u32,
+    forge: bool,
+) -> (tidegate_ports::StreamId, Option<ServerMessage>, AccountKey) {
     let node = bench.world.add_node(name);
     let locator = tidegate_protocol::keys::KeyLocator { family: 220, index };
     let key = ready(node.derive_key(locator)).unwrap();

@@ -206,3 +206,18 @@ fn the_market_clears_by_itself_at_every_tick() {
         assert_eq!(next, tidegate_ports::Clock::now(&bench.env.clock).plus_ms(20_000).seconds());
     }
 }
+
+#[test]
+fn a_rest_below_the_smallest_match_ends_an_order() {
+    for (min, state) in [(8, OrderState::PartiallyFilled), (9, OrderState::Executed)] {
+        let mut bench = Bench::new();
+        let (mut seller, mut buyer) = pair(&mut bench, AccountVersion::V2, AccountVersion::V2);
+        let ask = seller.ask_of_at_least(&mut bench, 500, 20, min);
+        buyer.bid(&mut bench, 1000, 12);
+        bench.tick(&mut [&mut seller, &mut buyer]);
+        seller.answer_all(&mut bench);
+        assert_eq!(bench.call(bench.handle.clone().order_state(ask)), Ok((state, UnitCount::new(8))));
+        let own = &seller.orders[&ask];
+        assert_eq!((own.state, own.units_unfulfilled), (state, UnitCount::new(8)), "the trader says the same");
+    }
+}

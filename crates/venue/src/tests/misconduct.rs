@@ -50,6 +50,26 @@ fn the_others_clear_in_the_same_tick() {
 }
 
 #[test]
+fn a_rogue_seller_is_passed_over_as_well() {
+    for manners in ALL {
+        let mut bench = Bench::new();
+        let mut rogue = bench.trader("rogue", AccountVersion::V2, 5_000_000);
+        let mut honest = bench.trader("honest", AccountVersion::V0, 5_000_000);
+        let mut buyer = bench.trader("buyer", AccountVersion::V2, 1_000_000);
+        // The rogue asks less and is served first.
+        let bad = rogue.ask(&mut bench, 400, 4);
+        let good = honest.ask(&mut bench, 500, 4);
+        buyer.bid(&mut bench, 1000, 4);
+        rogue.manners = manners;
+        let outcome = bench.tick(&mut [&mut rogue, &mut honest, &mut buyer]);
+        assert_eq!(outcome.reason, TickReason::Cleared, "{manners:?}");
+        let handle = bench.handle.clone();
+        assert_eq!(bench.call(handle.order_state(good)), Ok((OrderState::Executed, UnitCount::ZERO)), "{manners:?}");
+        assert_eq!(bench.call(handle.order_state(bad)), Ok((OrderState::Submitted, UnitCount::new(4))), "{manners:?}");
+    }
+}
+
+#[test]
 fn contradicting_reports_cost_both_sides_the_round() {
     let mut bench = Bench::new();
     let mut seller = bench.trader("seller", AccountVersion::V2, 5_000_000);

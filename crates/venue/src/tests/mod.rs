@@ -4,4 +4,5 @@ mod accounts;
 mod batches;
 mod bench;
 mod misconduct;
+pub(crate) mod orders;
 mod trader;

@@ -4,8 +4,8 @@ use super::bench::{Bench, ready};
 use bitcoin::Txid;
 use std::collections::BTreeMap;
 use tidegate_ports::{
-    ClientMessage, InitAccount, Musig2Request, Reservation, ScriptSpend, ServerMessage, SignInput, Signer, StreamId, Submission,
-    TraderEvent, TraderId,
+    ClientMessage, InitAccount, Musig2Request, Reservation, ScriptSpend, ServerMessage, SignInput, Signer, StreamId,
+    Submission, TraderEvent, TraderId,
 };
 use tidegate_protocol::account::{Account, AccountState, AccountTerms, AccountVersion};
 use tidegate_protocol::auth::CommitHash;
@@ -17,7 +17,8 @@ use tidegate_protocol::fees::ExecutionFee;
 use tidegate_protocol::keys::{AccountKey, KeyDescriptor, MultisigKey, OrderNonce, OrderPreimage};
 use tidegate_protocol::musig2::PartialSignature;
 use tidegate_protocol::order::{
-    AskTerms, AuctionType, BidTerms, Order, OrderChannelType, OrderSide, OrderState, OrderVersion, OwnOrder, SubmittedOrder,
+    AskTerms, AuctionType, BidTerms, Order, OrderChannelType, OrderSide, OrderState, OrderVersion, OwnOrder,
+    SubmittedOrder,
 };
 use tidegate_protocol::script::key_spend_sighash;
 use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion, SatPerKw, Sats, UnitCount};
@@ -113,7 +114,9 @@ impl TestTrader {
         let commit = CommitHash::of(self.account.key(), &nonce);
         self.say(bench, ClientMessage::Commit { commit, version: BatchVersion(58) });
         bench.pump();
-        let Some(ServerMessage::Challenge { challenge, commit: echoed }) = bench.read(self.stream) else { panic!("no challenge") };
+        let Some(ServerMessage::Challenge { challenge, commit: echoed }) = bench.read(self.stream) else {
+            panic!("no challenge")
+        };
         assert_eq!(echoed, commit);
         let signature = ready(self.node.sign_message(&challenge.auth_hash(commit), self.key.locator)).unwrap();
         self.say(bench, ClientMessage::Subscribe { account: self.account.key(), nonce, signature });
@@ -122,6 +125,10 @@ impl TestTrader {
     }
 
     pub(super) fn order(&self, rate: u32, units: u32, side: OrderSide) -> (SubmittedOrder, OwnOrder) {
+        self.order_of_at_least(rate, units, 1, side)
+    }
+
+    fn order_of_at_least(&self, rate: u32, units: u32, min: u32, side: OrderSide) -> (SubmittedOrder, OwnOrder) {
         let multisig = ready(self.node.derive_next_key(0)).unwrap();
         let preimage = OrderPreimage::new(multisig.point.x_only_public_key().0.serialize());
         let units = UnitCount::new(units);
@@ -132,7 +139,7 @@ impl TestTrader {
             auction: AuctionType::Inbound,
             rate: RatePerBillion::new(rate),
             amount: units.to_sats(),
-            min_units: UnitCount::new(1),
+            min_units: UnitCount::new(min),
             duration: BlockCount::new(2016),
             max_batch_fee_rate: SatPerKw::new(10_000),
             channel_type: OrderChannelType::PeerDependent,
@@ -165,7 +172,17 @@ impl TestTrader {
     }
 
     fn submit(&mut self, bench: &mut Bench, rate: u32, units: u32, side: OrderSide) -> OrderNonce {
-        let (submitted, own) = self.order(rate, units, side);
+        let signed = self.order(rate, units, side);
+        self.hand_in(bench, signed)
+    }
+
+    /// An ask with a smallest match.
+    pub(super) fn ask_of_at_least(&mut self, bench: &mut Bench, rate: u32, units: u32, min: u32) -> OrderNonce {
+        let signed = self.order_of_at_least(rate, units, min, OrderSide::Ask(AskTerms::default()));
+        self.hand_in(bench, signed)
+    }
+
+    fn hand_in(&mut self, bench: &mut Bench, (submitted, own): (SubmittedOrder, OwnOrder)) -> OrderNonce {
         let nonce = own.order.nonce;
         let handle = bench.handle.clone();
         assert_eq!(bench.call(handle.submit(submitted)), Ok(Submission::Accepted));
@@ -259,7 +276,9 @@ impl TestTrader {
                 None
             }
             Manners::RejectsAtSign => Some(reject(batch.prepare(), RejectReason::ServerMisbehavior)),
-            Manners::FundingFails => Some(reject(batch.prepare(), refuse_all(&batch, MatchRejectCode::ChannelFundingFailed))),
+            Manners::FundingFails => {
+                Some(reject(batch.prepare(), refuse_all(&batch, MatchRejectCode::ChannelFundingFailed)))
+            }
             _ => Some(ClientMessage::Sign(self.signatures(&batch, begin))),
         };
         if let Some(answer) = answer {
