@@ -229,14 +229,26 @@ fn clear(seller: &mut Agent, buyer: &mut Agent, at: Timestamp, height: u32, numb
     })
 }
 
-/// Runs `ticks` ticks of `tick_ms`; returns the agents and the ticks at which something cleared.
-fn run(presets: (&str, &str), ticks: u32, tick_ms: u64) -> (Agent, Agent, Vec<u32>) {
+/// How far apart two clearings are.
+#[derive(Clone, Copy)]
+struct Tick {
+    ms: u64,
+    blocks: u32,
+}
+
+/// As in the live market.
+const TEN_MINUTES: Tick = Tick { ms: 600_000, blocks: 1 };
+/// As in the sandbox.
+const DAY: Tick = Tick { ms: 86_400_000, blocks: 144 };
+
+/// Runs `ticks` ticks; returns the agents and the ticks at which something cleared.
+fn run(presets: (&str, &str), ticks: u32, pace: Tick) -> (Agent, Agent, Vec<u32>) {
     let mut seller = Agent::new(presets.0, 1, 150_000_000);
     let mut buyer = Agent::new(presets.1, 2, 20_000_000);
     let (mut clearings, mut cleared) = (Vec::new(), Vec::new());
     for tick in 0..ticks {
-        let at = Timestamp(1_000_000 + u64::from(tick) * tick_ms);
-        let height = 500 + tick;
+        let at = Timestamp(1_000_000 + u64::from(tick) * pace.ms);
+        let height = 500 + tick * pace.blocks;
         let open = |agent: &Agent| agent.live().map_or(0, |order| order.units_unfulfilled.get());
         let open = (open(&seller), open(&buyer));
         for agent in [&mut seller, &mut buyer] {
@@ -254,7 +266,7 @@ fn run(presets: (&str, &str), ticks: u32, tick_ms: u64) -> (Agent, Agent, Vec<u3
 #[test]
 fn sandbox_presets_trade_within_a_few_ticks_and_keep_trading() {
     let presets = (crate::seller::SANDBOX_PRESET, crate::buyer::SANDBOX_PRESET);
-    let (seller, buyer, cleared) = run(presets, 300, 3_000);
+    let (seller, buyer, cleared) = run(presets, 50, DAY);
     assert!(cleared.first().is_some_and(|tick| *tick <= 4), "first trade at {cleared:?}");
     assert!(cleared.len() >= 10, "{} trades at {cleared:?}", cleared.len());
     let premium = |agent: &Agent| agent.leases.iter().map(|lease| lease.premium.get()).sum::<u64>();
@@ -277,7 +289,7 @@ fn sandbox_presets_trade_within_a_few_ticks_and_keep_trading() {
 fn live_presets_trade_before_the_buyers_deadline() {
     let presets = (crate::seller::PRESET, crate::buyer::PRESET);
     // Ticks of ten minutes and blocks alike, until shortly before the first lease's successor would be bought.
-    let (_, buyer, cleared) = run(presets, 2_016 - 288, 600_000);
+    let (_, buyer, cleared) = run(presets, 2_016 - 288, TEN_MINUTES);
     assert!(!cleared.is_empty());
     let bought: u32 = buyer.leases.iter().map(|lease| lease.units.get()).sum();
     // Less than a smallest match may be left over.
@@ -288,7 +300,7 @@ fn live_presets_trade_before_the_buyers_deadline() {
 fn the_same_market_gives_the_same_journal() {
     let journal = || {
         let presets = (crate::seller::SANDBOX_PRESET, crate::buyer::SANDBOX_PRESET);
-        let (seller, buyer, _) = run(presets, 40, 3_000);
+        let (seller, buyer, _) = run(presets, 40, DAY);
         serde_json::to_string(&(seller.journal, buyer.journal)).unwrap()
     };
     let first = journal();

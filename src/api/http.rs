@@ -15,7 +15,9 @@ use tokio::net::TcpListener;
 
 /// The listener cannot be had.
 #[derive(Debug, Error)]
-#[error("can not listen on {address} ({key}): {source}. Is another program using the port? Choose another in the configuration")]
+#[error(
+    "can not listen on {address} ({key}): {source}. Is another program using the port? Choose another in the configuration"
+)]
 pub struct HttpError {
     /// Address.
     pub address: SocketAddr,

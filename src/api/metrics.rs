@@ -1,6 +1,8 @@
 //! Prometheus metrics: base units, `_total` on counters, ratios 0 to 1, no order nonce as label.
 
-use prometheus::{Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 type Made<T> = Result<T, prometheus::Error>;
 
@@ -102,10 +104,25 @@ impl AgentMetrics {
     pub fn new() -> Made<AgentMetrics> {
         let r = Registry::new();
         Ok(AgentMetrics {
-            account_balance_sats: int_gauges(&r, "tidegate_account_balance_sats", "Value of an account, in satoshi", &["account", "state"])?,
-            account_reserved_sats: int_gauges(&r, "tidegate_account_reserved_sats", "Value reserved by open orders, in satoshi", &["account"])?,
+            account_balance_sats: int_gauges(
+                &r,
+                "tidegate_account_balance_sats",
+                "Value of an account, in satoshi",
+                &["account", "state"],
+            )?,
+            account_reserved_sats: int_gauges(
+                &r,
+                "tidegate_account_reserved_sats",
+                "Value reserved by open orders, in satoshi",
+                &["account"],
+            )?,
             orders: int_gauges(&r, "tidegate_orders", "Orders by side and state", &["side", "state"])?,
-            open_units: int_gauges(&r, "tidegate_open_units", "Units of 100,000 sat not yet filled, by side", &["side"])?,
+            open_units: int_gauges(
+                &r,
+                "tidegate_open_units",
+                "Units of 100,000 sat not yet filled, by side",
+                &["side"],
+            )?,
             clearing_rate_ppb: int_gauges(
                 &r,
                 "tidegate_clearing_rate_ppb",
@@ -113,14 +130,46 @@ impl AgentMetrics {
                 &["duration_blocks"],
             )?,
             leases_total: counters(&r, "tidegate_leases_total", "Leases booked, by role", &["role"])?,
-            leased_sats_total: counters(&r, "tidegate_leased_sats_total", "Principal of booked leases, in satoshi", &["role"])?,
-            premium_sats_total: counters(&r, "tidegate_premium_sats_total", "Premium since the first lease, in satoshi", &["direction"])?,
-            execution_fee_sats_total: counter(&r, "tidegate_execution_fee_sats_total", "Execution fees paid since the first lease, in satoshi")?,
-            chain_fee_sats_total: counter(&r, "tidegate_chain_fee_sats_total", "Chain fees paid in batches since the first lease, in satoshi")?,
-            yield_ratio: gauges(&r, "tidegate_lease_yield_ratio", "Annualised yield of leases sold, over 52,560 blocks", &["kind"])?,
-            decisions_total: counters(&r, "tidegate_decisions_total", "Decisions of the strategy by outcome", &["outcome"])?,
+            leased_sats_total: counters(
+                &r,
+                "tidegate_leased_sats_total",
+                "Principal of booked leases, in satoshi",
+                &["role"],
+            )?,
+            premium_sats_total: counters(
+                &r,
+                "tidegate_premium_sats_total",
+                "Premium since the first lease, in satoshi",
+                &["direction"],
+            )?,
+            execution_fee_sats_total: counter(
+                &r,
+                "tidegate_execution_fee_sats_total",
+                "Execution fees paid since the first lease, in satoshi",
+            )?,
+            chain_fee_sats_total: counter(
+                &r,
+                "tidegate_chain_fee_sats_total",
+                "Chain fees paid in batches since the first lease, in satoshi",
+            )?,
+            yield_ratio: gauges(
+                &r,
+                "tidegate_lease_yield_ratio",
+                "Annualised yield of leases sold, over 52,560 blocks",
+                &["kind"],
+            )?,
+            decisions_total: counters(
+                &r,
+                "tidegate_decisions_total",
+                "Decisions of the strategy by outcome",
+                &["outcome"],
+            )?,
             failures_total: counters(&r, "tidegate_failures_total", "Failed calls by counterpart", &["counterpart"])?,
-            venue_subscribed: int_gauge(&r, "tidegate_venue_subscribed", "1 while accounts are subscribed at the venue")?,
+            venue_subscribed: int_gauge(
+                &r,
+                "tidegate_venue_subscribed",
+                "1 while accounts are subscribed at the venue",
+            )?,
             best_height_blocks: int_gauge(&r, "tidegate_best_height_blocks", "Best height of the node")?,
             last_decision_seconds: gauge(&r, "tidegate_last_decision_seconds", "Unix time of the last decision")?,
             registry: r,

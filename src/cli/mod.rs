@@ -22,7 +22,12 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Log filter, e.g. `info` or `tidegate=debug`.
-    #[arg(long, global = true, env = "TIDEGATE_LOG", default_value = "warn,tidegate=info,tidegate_trader=info,tidegate_venue=info")]
+    #[arg(
+        long,
+        global = true,
+        env = "TIDEGATE_LOG",
+        default_value = "warn,tidegate=info,tidegate_trader=info,tidegate_venue=info"
+    )]
     log: String,
     /// Log lines as JSON.
     #[arg(long, global = true)]

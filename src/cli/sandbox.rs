@@ -31,7 +31,11 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<()> {
     }
     let settings = Settings { batches: args.batches, seed: args.seed, data_dir };
     let report = sandbox::run(&settings, |line| tracing::info!("{line}")).await?;
-    if args.json { say(&serde_json::to_string_pretty(&report)?) } else { say(&text(&report)) }
+    if args.json {
+        say(&serde_json::to_string_pretty(&report)?)
+    } else {
+        say(&text(&report))
+    }
     Ok(())
 }
 

@@ -48,9 +48,19 @@ impl AgentConfig {
         let mut config: AgentConfig = load(path)?;
         require_network(path, &config.network)?;
         require_loopback(path, "status_listen", config.status_listen)?;
-        require(path, "venue.insecure", config.venue.insecure, "must be true in this version: TLS to the venue is not supported yet")?;
+        require(
+            path,
+            "venue.insecure",
+            config.venue.insecure,
+            "must be true in this version: TLS to the venue is not supported yet",
+        )?;
         let loopback = config.venue.address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
-        require(path, "venue.address", loopback, "must be a loopback address and port (e.g. 127.0.0.1:12010) while venue.insecure is true")?;
+        require(
+            path,
+            "venue.address",
+            loopback,
+            "must be a loopback address and port (e.g. 127.0.0.1:12010) while venue.insecure is true",
+        )?;
         require(path, "decide_every_seconds", config.decide_every_seconds > 0, "must be at least 1")?;
         let fee_rate = config.limits.max_batch_fee_rate_sat_per_kw;
         require(path, "limits.max_batch_fee_rate_sat_per_kw", fee_rate >= SatPerKw::FLOOR, "must be at least 253")?;

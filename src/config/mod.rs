@@ -17,7 +17,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("can not read the configuration {path}: {source}. Give an existing file with --config; examples are in config/")]
+    #[error(
+        "can not read the configuration {path}: {source}. Give an existing file with --config; examples are in config/"
+    )]
     Read {
         /// File.
         path: PathBuf,
@@ -70,7 +72,8 @@ fn require(path: &Path, key: &'static str, holds: bool, rule: &str) -> Result<()
 }
 
 fn require_loopback(path: &Path, key: &'static str, address: SocketAddr) -> Result<(), ConfigError> {
-    let rule = format!("is {address}: without TLS only a loopback address is served, e.g. 127.0.0.1:{}", address.port());
+    let rule =
+        format!("is {address}: without TLS only a loopback address is served, e.g. 127.0.0.1:{}", address.port());
     require(path, key, address.ip().is_loopback(), &rule)
 }
 

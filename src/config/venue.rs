@@ -63,7 +63,12 @@ impl VenueConfigFile {
         require_network(path, &config.network)?;
         require_loopback(path, "listen", config.listen)?;
         require_loopback(path, "status_listen", config.status_listen)?;
-        require(path, "terms.durations_blocks", !config.terms.durations_blocks.is_empty(), "must name at least one duration, e.g. [2016]")?;
+        require(
+            path,
+            "terms.durations_blocks",
+            !config.terms.durations_blocks.is_empty(),
+            "must name at least one duration, e.g. [2016]",
+        )?;
         let whole_days = config.terms.durations_blocks.iter().all(|blocks| *blocks > 0 && blocks % 144 == 0);
         require(path, "terms.durations_blocks", whole_days, "must be non-zero multiples of 144")?;
         require(path, "terms.max_account_sats", config.terms.max_account_sats >= 100_000, "must be at least 100000")?;

@@ -1,6 +1,7 @@
 //! The agent's loop: look, decide, pass the gate, journal, place.
 
 use super::observe::{ObserveError, Observer};
+use thiserror::Error;
 use tidegate_engine::driver::{Place, step};
 use tidegate_engine::gate::{Approved, RiskGate};
 use tidegate_engine::journal::JournalEntry;
@@ -9,7 +10,6 @@ use tidegate_ports::{Change, Clock as _, Sequence, Store, StoreError, TraderEnv}
 use tidegate_protocol::order::{AuctionType, OrderSide};
 use tidegate_protocol::units::BlockHeight;
 use tidegate_trader::{CloseAccount, Handle, NewOrder, OpenAccount};
-use thiserror::Error;
 
 /// Table of journal entries, keyed by their number with leading zeros.
 const JOURNAL: &str = "journal";
@@ -56,10 +56,8 @@ impl<S: Strategy, J: Store> Brain<S, J> {
         let (sequence, rows) = journal.load(&[JOURNAL]).await?;
         let last = match rows.last() {
             None => None,
-            Some(row) => Some(serde_json::from_str::<JournalEntry>(&row.value).map_err(|error| StoreError::Corrupt {
-                table: row.table.clone(),
-                key: row.key.clone(),
-                reason: error.to_string(),
+            Some(row) => Some(serde_json::from_str::<JournalEntry>(&row.value).map_err(|error| {
+                StoreError::Corrupt { table: row.table.clone(), key: row.key.clone(), reason: error.to_string() }
             })?),
         };
         // Another strategy's state, or an older shape of it, is not ours: start afresh and say so.

@@ -27,12 +27,18 @@ pub(crate) fn venue_token(folder: &Path, entropy: &impl Entropy) -> anyhow::Resu
     let what = || format!("can not use the venue token {}", path.display());
     if !path.exists() {
         let token = entropy.draw();
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).with_context(what)?;
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).with_context(what)?;
         file.write_all(hex::DisplayHex::to_lower_hex_string(&token[..]).as_bytes()).with_context(what)?;
         file.sync_all().with_context(what)?;
         return Ok(token);
     }
     let text = std::fs::read_to_string(&path).with_context(what)?;
     let token: Result<[u8; 32], _> = hex::FromHex::from_hex(text.trim());
-    token.map_err(|_| anyhow::anyhow!("{} is damaged: it must hold 64 hexadecimal characters. Restore it from a backup", path.display()))
+    token.map_err(|_| {
+        anyhow::anyhow!(
+            "{} is damaged: it must hold 64 hexadecimal characters. Restore it from a backup",
+            path.display()
+        )
+    })
 }

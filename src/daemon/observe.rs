@@ -77,8 +77,7 @@ impl Observer {
         view.interest = vec![Seen::now(now, interest)];
         view.ratings = ratings.into_iter().map(|(node, tier)| Seen::now(now, Rating { node, tier })).collect();
         view.heights = vec![Seen::now(now, info.best_height)];
-        view.node =
-            vec![Seen::now(now, NodeView { id: info.id, wallet_confirmed: wallet, synced: info.synced })];
+        view.node = vec![Seen::now(now, NodeView { id: info.id, wallet_confirmed: wallet, synced: info.synced })];
         self.add_own(&status, now);
         Ok((self.view.clone(), status))
     }
@@ -86,8 +85,11 @@ impl Observer {
     fn add_own(&mut self, status: &Status, now: Timestamp) {
         let accounts: BTreeMap<_, &Account> = status.accounts.iter().map(|account| (account.key(), account)).collect();
         let reserved = |account: &Account| status.reserved.get(&account.key()).copied().unwrap_or(Sats::ZERO);
-        self.view.accounts =
-            status.accounts.iter().map(|account| Seen::now(now, AccountView::new(account, reserved(account)))).collect();
+        self.view.accounts = status
+            .accounts
+            .iter()
+            .map(|account| Seen::now(now, AccountView::new(account, reserved(account))))
+            .collect();
         let placed = &mut self.placed;
         self.view.orders = status
             .orders

@@ -1,8 +1,8 @@
 //! What an agent tells about itself: status as JSON, and its metrics.
 
+use super::observe::lease_view;
 use crate::api::{AgentMetrics, raise_to};
 use serde::Serialize;
-use super::observe::lease_view;
 use tidegate_engine::view::{LeaseView, Side};
 use tidegate_engine::yields::{LeaseSums, Yields};
 use tidegate_protocol::account::{Account, AccountState, AccountVersion};

@@ -1,10 +1,10 @@
 //! `tidegate venue`: the auction's flows on a real node, behind gRPC.
 
+use super::connect::connect;
 use super::data_dir;
 use super::parts::VenueParts;
 use crate::api::{self, Answer, Page, VenueMetrics, raise_to, render};
 use crate::config::VenueConfigFile;
-use super::connect::connect;
 use crate::node::Role;
 use crate::runtime::{OsEntropy, Shutdown, SystemClock};
 use crate::store::SqliteStore;
@@ -35,7 +35,12 @@ pub async fn run_venue(config: VenueConfigFile) -> anyhow::Result<()> {
     let (handle, flows) = tidegate_venue::venue(rules(&config)?);
     let page = VenuePage { handle: handle.clone(), metrics: VenueMetrics::new()? };
     tokio::spawn(http.serve(Arc::new(page), shutdown.clone()));
-    let serving = tokio::spawn(server.serve(handle.clone(), config.terms.batch_conf_target_blocks, traders.clone(), shutdown.clone()));
+    let serving = tokio::spawn(server.serve(
+        handle.clone(),
+        config.terms.batch_conf_target_blocks,
+        traders.clone(),
+        shutdown.clone(),
+    ));
     let stop = tokio::spawn({
         let shutdown = shutdown.clone();
         async move {

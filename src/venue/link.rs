@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_ports::{
-    BatchSnapshot, ClientMessage, InitAccount, LinkError, MarketInterest, ModifyAccount, ModifySignature, Reservation, ReservedKeys,
-    ServerMessage, Submission, Terms, VenueLink,
+    BatchSnapshot, ClientMessage, InitAccount, LinkError, MarketInterest, ModifyAccount, ModifySignature, Reservation,
+    ReservedKeys, ServerMessage, Submission, Terms, VenueLink,
 };
 use tidegate_protocol::keys::{BatchId, NodeId, OrderNonce, OrderPreimage};
 use tidegate_protocol::order::{NodeTier, OrderState, SubmittedOrder};
@@ -76,16 +76,15 @@ impl GrpcLink {
     /// # Errors
     /// [`LinkError::Unreachable`] when the address is not one.
     pub fn new(address: &str, token: Token) -> Result<GrpcLink, LinkError> {
-        let unreachable = |error: tonic::transport::Error| LinkError::Unreachable { address: address.to_owned(), reason: error.to_string() };
+        let unreachable = |error: tonic::transport::Error| LinkError::Unreachable {
+            address: address.to_owned(),
+            reason: error.to_string(),
+        };
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(unreachable)?;
         let channel = endpoint.connect_timeout(Duration::from_secs(10)).connect_lazy();
-        let client = ChannelAuctioneerClient::with_interceptor(channel, token).max_decoding_message_size(MAX_ANSWER_BYTES);
-        Ok(GrpcLink {
-            address: address.to_owned(),
-            client,
-            sender: Arc::default(),
-            receiver: Arc::default(),
-        })
+        let client =
+            ChannelAuctioneerClient::with_interceptor(channel, token).max_decoding_message_size(MAX_ANSWER_BYTES);
+        Ok(GrpcLink { address: address.to_owned(), client, sender: Arc::default(), receiver: Arc::default() })
     }
 
     fn request<T>(message: T) -> Request<T> {
@@ -97,7 +96,9 @@ impl GrpcLink {
     fn failed(&self, call: &'static str, status: &Status) -> LinkError {
         let reason = status.message().to_owned();
         match status.code() {
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => LinkError::Unreachable { address: self.address.clone(), reason },
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
+                LinkError::Unreachable { address: self.address.clone(), reason }
+            }
             _ if reason.contains(NO_ORDER_FOUND) => LinkError::NoOrder,
             _ if reason.contains(BATCH_SNAPSHOT_NOT_FOUND) => LinkError::NoSnapshot,
             _ => LinkError::Refused { call, reason },
@@ -207,7 +208,9 @@ impl VenueLink for GrpcLink {
         let mut receiver = self.receiver.lock().await;
         let incoming = receiver.as_mut().ok_or_else(|| self.stream_gone("the batch stream is not open"))?;
         let failure = match incoming.message().await {
-            Ok(Some(message)) => return stream::from_server_message(message).map_err(bad_answer("SubscribeBatchAuction")),
+            Ok(Some(message)) => {
+                return stream::from_server_message(message).map_err(bad_answer("SubscribeBatchAuction"));
+            }
             Ok(None) => self.stream_gone("the venue ended the batch stream"),
             Err(status) => self.failed("SubscribeBatchAuction", &status),
         };

@@ -10,8 +10,8 @@ use tidegate_wire::poolrpc::channel_auctioneer_server::{ChannelAuctioneer, Chann
 use tidegate_wire::poolrpc::{self as rpc, ClientAuctionMessage, ServerAuctionMessage};
 use tidegate_wire::{DecodeError, account, market, order, stream};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -22,7 +22,9 @@ const TOKEN_SCHEME: &str = "LSATID ";
 
 /// The listener cannot be had.
 #[derive(Debug, Error)]
-#[error("can not listen on {address} (listen): {source}. Is another program using the port? Choose another in the configuration")]
+#[error(
+    "can not listen on {address} (listen): {source}. Is another program using the port? Choose another in the configuration"
+)]
 pub struct ServerError {
     /// Address.
     pub address: SocketAddr,
@@ -55,8 +57,9 @@ impl BoundServer {
 
     /// Serves until shutdown.
     pub async fn serve(self, handle: Handle, conf_target: u32, traders: GrpcTraders, shutdown: Shutdown) {
-        let service = ChannelAuctioneerServer::new(Auctioneer { handle, conf_target, traders, shutdown: shutdown.clone() })
-            .max_decoding_message_size(MAX_REQUEST_BYTES);
+        let service =
+            ChannelAuctioneerServer::new(Auctioneer { handle, conf_target, traders, shutdown: shutdown.clone() })
+                .max_decoding_message_size(MAX_REQUEST_BYTES);
         let incoming = TcpListenerStream::new(self.listener);
         let server = tonic::transport::Server::builder()
             .max_concurrent_streams(64)
@@ -110,7 +113,13 @@ fn malformed(error: DecodeError) -> Status {
 type ServerStream = tonic::codegen::BoxStream<ServerAuctionMessage>;
 
 /// Reads one trader's messages until its stream, its place in the table, or the server ends.
-async fn listen(traders: GrpcTraders, trader: TraderId, id: StreamId, mut incoming: Streaming<ClientAuctionMessage>, shutdown: Shutdown) {
+async fn listen(
+    traders: GrpcTraders,
+    trader: TraderId,
+    id: StreamId,
+    mut incoming: Streaming<ClientAuctionMessage>,
+    shutdown: Shutdown,
+) {
     loop {
         let received = tokio::select! {
             received = incoming.next() => received,

@@ -51,7 +51,10 @@ impl GrpcTraders {
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` when there are too many.
-    pub(super) async fn open(&self, trader: TraderId) -> Result<(StreamId, mpsc::Receiver<Result<ServerAuctionMessage, Status>>), Status> {
+    pub(super) async fn open(
+        &self,
+        trader: TraderId,
+    ) -> Result<(StreamId, mpsc::Receiver<Result<ServerAuctionMessage, Status>>), Status> {
         let stream = StreamId(self.inner.next.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = mpsc::channel(OUTGOING);
         {

@@ -12,7 +12,7 @@ pub use strategy::{Buyer, BuyerState};
 
 /// The shipped configuration for a live market.
 pub const PRESET: &str = include_str!("buyer.toml");
-/// The configuration for the sandbox, where a window is seconds long.
+/// The configuration for the sandbox, where a clearing follows a simulated day.
 pub const SANDBOX_PRESET: &str = include_str!("sandbox.toml");
 
 #[cfg(test)]

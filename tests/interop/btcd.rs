@@ -50,13 +50,7 @@ impl Btcd {
     /// the blocks.
     pub(crate) fn restart_mining_to(&mut self, address: &str) -> Outcome<()> {
         self.daemon.stop()?;
-        self.daemon = spawn(
-            &self.program,
-            &self.dir,
-            self.rpc_port,
-            self.listen_port,
-            Some(address),
-        )?;
+        self.daemon = spawn(&self.program, &self.dir, self.rpc_port, self.listen_port, Some(address))?;
         self.wait_ready()
     }
 
@@ -88,20 +82,18 @@ impl Btcd {
 
     /// Waits until the chain's mempool, or the chain, has the transaction.
     pub(crate) fn wait_for_transaction(&self, txid: &str) -> Outcome<Value> {
-        Wait::new(format!("transaction {txid} at btcd"))
-            .log(self.daemon.log())
-            .until(|| self.transaction(txid))
+        Wait::new(format!("transaction {txid} at btcd")).log(self.daemon.log()).until(|| self.transaction(txid))
     }
 
     /// The unspent output at `txid:index`; a failure if it does not exist or is spent.
     pub(crate) fn unspent(&self, outpoint: &str) -> Outcome<Unspent> {
-        let (txid, index) = outpoint
-            .split_once(':')
-            .ok_or_else(|| Failure::new(format!("'{outpoint}' is not txid:index")))?;
+        let (txid, index) =
+            outpoint.split_once(':').ok_or_else(|| Failure::new(format!("'{outpoint}' is not txid:index")))?;
         let answer = self.call(&["gettxout", txid, index, "true"])?;
-        let btc = answer.get("value").and_then(Value::as_f64).ok_or_else(|| {
-            Failure::new(format!("{outpoint} is spent or unknown at btcd: {answer}"))
-        })?;
+        let btc = answer
+            .get("value")
+            .and_then(Value::as_f64)
+            .ok_or_else(|| Failure::new(format!("{outpoint} is spent or unknown at btcd: {answer}")))?;
         Ok(Unspent {
             value_sat: sat_of_btc(btc),
             script_hex: json::text(&answer, "/scriptPubKey/hex")?,
@@ -173,19 +165,10 @@ pub(crate) fn spent(transaction: &Value) -> Outcome<Vec<String>> {
 }
 
 fn login_args() -> Vec<String> {
-    args([
-        &format!("--rpcuser={RPC_LOGIN}"),
-        &format!("--rpcpass={RPC_LOGIN}"),
-    ])
+    args([&format!("--rpcuser={RPC_LOGIN}"), &format!("--rpcpass={RPC_LOGIN}")])
 }
 
-fn spawn(
-    program: &Path,
-    dir: &Path,
-    rpc_port: u16,
-    listen_port: u16,
-    mine_to: Option<&str>,
-) -> Outcome<Daemon> {
+fn spawn(program: &Path, dir: &Path, rpc_port: u16, listen_port: u16, mine_to: Option<&str>) -> Outcome<Daemon> {
     let mut all = args([
         "--regtest",
         "--txindex",

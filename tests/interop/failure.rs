@@ -15,18 +15,12 @@ pub(crate) type Outcome<T> = Result<T, Failure>;
 impl Failure {
     /// A failure with this text.
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            fatal: false,
-        }
+        Self { text: text.into(), fatal: false }
     }
 
     /// A failure that ends all waiting at once.
     pub(crate) fn fatal(text: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            fatal: true,
-        }
+        Self { text: text.into(), fatal: true }
     }
 
     /// Whether trying again cannot help.

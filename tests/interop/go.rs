@@ -17,10 +17,7 @@ const NODE_PACKAGES: [&str; 4] = [
     "github.com/lightningnetwork/lnd/cmd/lncli",
 ];
 
-const POOL_PACKAGES: [&str; 2] = [
-    "github.com/lightninglabs/pool/cmd/poold",
-    "github.com/lightninglabs/pool/cmd/pool",
-];
+const POOL_PACKAGES: [&str; 2] = ["github.com/lightninglabs/pool/cmd/poold", "github.com/lightninglabs/pool/cmd/pool"];
 
 /// Where the foreign programs are.
 #[derive(Debug, Clone)]
@@ -67,9 +64,7 @@ pub(crate) fn programs() -> Outcome<Option<Programs>> {
     if let Err(error) = Command::new("go").arg("version").output() {
         let why = format!("the Go toolchain is needed to build lnd, btcd and poold: go: {error}");
         if std::env::var("CI").is_ok_and(|value| value == "true") {
-            return Err(Failure::new(format!(
-                "interop must not be skipped on CI; {why}"
-            )));
+            return Err(Failure::new(format!("interop must not be skipped on CI; {why}")));
         }
         report(&format!("INTEROP SKIPPED: {why}"));
         return Ok(None);
@@ -82,9 +77,7 @@ pub(crate) fn programs() -> Outcome<Option<Programs>> {
 }
 
 fn build(module: &str, tags: Option<&str>, packages: &[&str], out: &Path) -> Outcome<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/interop/go")
-        .join(module);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/go").join(module);
     report(&format!("go build of module {module} (minutes when cold)"));
     let mut command = Command::new("go");
     // readonly: what is built is what go.sum names, or nothing. No VCS stamp: the programs are not from this repository.
@@ -96,10 +89,7 @@ fn build(module: &str, tags: Option<&str>, packages: &[&str], out: &Path) -> Out
     if let Some(tags) = tags {
         command.args(["-tags", tags]);
     }
-    let output = command
-        .args(packages)
-        .output()
-        .context(|| format!("go build in {}", folder.display()))?;
+    let output = command.args(packages).output().context(|| format!("go build in {}", folder.display()))?;
     match output.status.success() {
         true => Ok(()),
         false => Err(Failure::new(format!(

@@ -24,19 +24,12 @@ pub(crate) fn number(value: &Value, pointer: &str) -> Outcome<u64> {
 
 /// The truth value at a JSON pointer.
 pub(crate) fn flag(value: &Value, pointer: &str) -> Outcome<bool> {
-    value
-        .pointer(pointer)
-        .and_then(Value::as_bool)
-        .ok_or_else(|| lacks(value, pointer, "true or false"))
+    value.pointer(pointer).and_then(Value::as_bool).ok_or_else(|| lacks(value, pointer, "true or false"))
 }
 
 /// The list at a JSON pointer.
 pub(crate) fn list<'a>(value: &'a Value, pointer: &str) -> Outcome<&'a [Value]> {
-    value
-        .pointer(pointer)
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .ok_or_else(|| lacks(value, pointer, "a list"))
+    value.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).ok_or_else(|| lacks(value, pointer, "a list"))
 }
 
 fn lacks(value: &Value, pointer: &str, kind: &str) -> Failure {

@@ -37,12 +37,7 @@ pub(crate) struct Channel {
 
 impl Lnd {
     /// Starts a node; use [`Lnd::wait_rpc`] before talking to it.
-    pub(crate) fn start(
-        programs: &Programs,
-        chain: &Btcd,
-        name: &str,
-        dir: &Path,
-    ) -> Outcome<Self> {
+    pub(crate) fn start(programs: &Programs, chain: &Btcd, name: &str, dir: &Path) -> Outcome<Self> {
         let (rpc_port, listen_port, rest_port) = (free_port()?, free_port()?, free_port()?);
         let all = args([
             &format!("--lnddir={}", dir.display()),
@@ -92,16 +87,14 @@ impl Lnd {
 
     /// Waits until the node has processed the chain up to `height`.
     pub(crate) fn wait_synced(&self, height: u64) -> Outcome<()> {
-        Wait::new(format!("lnd {} at height {height}", self.name))
-            .log(self.daemon.log())
-            .until(|| {
-                let info = self.info()?;
-                let at = json::number(&info, "/block_height")?;
-                match at >= height && json::flag(&info, "/synced_to_chain")? {
-                    true => Ok(()),
-                    false => Err(Failure::new(format!("at height {at}"))),
-                }
-            })
+        Wait::new(format!("lnd {} at height {height}", self.name)).log(self.daemon.log()).until(|| {
+            let info = self.info()?;
+            let at = json::number(&info, "/block_height")?;
+            match at >= height && json::flag(&info, "/synced_to_chain")? {
+                true => Ok(()),
+                false => Err(Failure::new(format!("at height {at}"))),
+            }
+        })
     }
 
     /// Name in logs.
@@ -121,9 +114,7 @@ impl Lnd {
 
     /// The macaroon that allows everything.
     pub(crate) fn admin_macaroon(&self) -> PathBuf {
-        self.dir
-            .join("data/chain/bitcoin/regtest")
-            .join("admin.macaroon")
+        self.dir.join("data/chain/bitcoin/regtest").join("admin.macaroon")
     }
 
     /// Makes a macaroon that allows exactly `permissions` (`entity:action` or `uri:/…`) and saves it.
@@ -154,13 +145,7 @@ impl Lnd {
     pub(crate) fn send_coins(&self, address: &str, amount_sat: u64) -> Outcome<String> {
         let amount = format!("--amt={amount_sat}");
         let address = format!("--addr={address}");
-        let sent = self.call(&[
-            "sendcoins",
-            "--force",
-            "--sat_per_vbyte=2",
-            &address,
-            &amount,
-        ])?;
+        let sent = self.call(&["sendcoins", "--force", "--sat_per_vbyte=2", &address, &amount])?;
         json::text(&sent, "/txid")
     }
 
@@ -213,16 +198,14 @@ impl Lnd {
 
     /// Waits until the channel is active here.
     pub(crate) fn wait_active(&self, point: &str) -> Outcome<Channel> {
-        Wait::new(format!("channel {point} active at {}", self.name))
-            .log(self.daemon.log())
-            .until(|| {
-                let found = self.channels()?.into_iter().find(|one| one.point == point);
-                match found {
-                    Some(channel) if channel.active => Ok(channel),
-                    Some(channel) => Err(Failure::new(format!("{channel:?}"))),
-                    None => Err(Failure::new("not listed")),
-                }
-            })
+        Wait::new(format!("channel {point} active at {}", self.name)).log(self.daemon.log()).until(|| {
+            let found = self.channels()?.into_iter().find(|one| one.point == point);
+            match found {
+                Some(channel) if channel.active => Ok(channel),
+                Some(channel) => Err(Failure::new(format!("{channel:?}"))),
+                None => Err(Failure::new("not listed")),
+            }
+        })
     }
 
     fn call(&self, call: &[&str]) -> Outcome<Value> {

@@ -84,10 +84,7 @@ fn nodes_open_an_ordinary_channel() {
             .into_iter()
             .find(|channel| channel.point.starts_with(&txid))
             .ok_or_else(|| Failure::new(format!("alice lists no channel of {txid}")))?;
-        let (ours, theirs) = (
-            alice.wait_active(&found.point)?,
-            bob.wait_active(&found.point)?,
-        );
+        let (ours, theirs) = (alice.wait_active(&found.point)?, bob.wait_active(&found.point)?);
         assert_eq!((ours.capacity_sat, theirs.capacity_sat), (500_000, 500_000));
         assert!(ours.initiator && !theirs.initiator);
         let output = network.chain.unspent(&found.point)?;
@@ -101,29 +98,19 @@ fn nodes_open_an_ordinary_channel() {
 /// The deployed client starts with nobody at the auctioneer's address, and survives a crash there.
 #[test]
 fn poold_starts_without_an_auctioneer() {
-    case(
-        "poold_starts_without_an_auctioneer",
-        |network, folder, stages| {
-            let nobody = format!("127.0.0.1:{}", free_port()?);
-            let mut poold = Poold::start(
-                &network.programs,
-                &network.alice,
-                &nobody,
-                &folder.join("poold"),
-            )?;
-            poold.wait_ready()?;
-            stages.done("poold answers");
-            let refusal = match poold.open_account(1_000_000) {
-                Ok(key) => return Err(Failure::new(format!("opened {key} with no auctioneer"))),
-                Err(failure) => failure.to_string(),
-            };
-            assert!(refusal.contains("connection refused"), "{refusal}");
-            poold.crash_and_restart()?;
-            stages.done("poold killed and back");
-            Wait::new("no account was stored")
-                .until(|| poold.orders())
-                .map(|_| ())?;
-            poold.stop()
-        },
-    );
+    case("poold_starts_without_an_auctioneer", |network, folder, stages| {
+        let nobody = format!("127.0.0.1:{}", free_port()?);
+        let mut poold = Poold::start(&network.programs, &network.alice, &nobody, &folder.join("poold"))?;
+        poold.wait_ready()?;
+        stages.done("poold answers");
+        let refusal = match poold.open_account(1_000_000) {
+            Ok(key) => return Err(Failure::new(format!("opened {key} with no auctioneer"))),
+            Err(failure) => failure.to_string(),
+        };
+        assert!(refusal.contains("connection refused"), "{refusal}");
+        poold.crash_and_restart()?;
+        stages.done("poold killed and back");
+        Wait::new("no account was stored").until(|| poold.orders()).map(|_| ())?;
+        poold.stop()
+    });
 }

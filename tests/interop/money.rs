@@ -65,12 +65,7 @@ pub(crate) struct Settlement {
 
 impl Settlement {
     /// One channel of `amount_sat` for `blocks`, cleared at `rate_ppb`, account version 2 on both sides.
-    pub(crate) fn of(
-        amount_sat: u64,
-        blocks: u64,
-        rate_ppb: u64,
-        fee_rate_sat_per_kw: u64,
-    ) -> Self {
+    pub(crate) fn of(amount_sat: u64, blocks: u64, rate_ppb: u64, fee_rate_sat_per_kw: u64) -> Self {
         Self {
             premium_sat: premium(amount_sat, rate_ppb, blocks),
             execution_fee_sat: execution_fee(amount_sat),

@@ -285,11 +285,7 @@ impl Agent {
         let strategy = dir.join(STRATEGY_FILE);
         fs::write(&strategy, strategy_config(setup)).context(|| format!("write {}", strategy.display()))?;
         let name = format!("tidegate-{}", setup.lnd.name());
-        let mut agent = Self {
-            http_port,
-            daemon: spawn(&name, "run", &config, dir)?,
-            name,
-        };
+        let mut agent = Self { http_port, daemon: spawn(&name, "run", &config, dir)?, name };
         agent.wait_ready()?;
         Ok(agent)
     }
@@ -323,23 +319,16 @@ impl Agent {
 
     fn wait_ready(&mut self) -> Outcome<()> {
         let log = self.daemon.log().to_owned();
-        Wait::new(format!("our agent {} answers", self.name))
-            .log(&log)
-            .until(|| {
-                self.daemon.check_running()?;
-                self.status().map(|_| ())
-            })
+        Wait::new(format!("our agent {} answers", self.name)).log(&log).until(|| {
+            self.daemon.check_running()?;
+            self.status().map(|_| ())
+        })
     }
 }
 
 fn spawn(name: &str, command: &str, config: &Path, dir: &Path) -> Outcome<Daemon> {
     let config = config.display().to_string();
-    Daemon::spawn(
-        name,
-        &tidegate(),
-        &args([command, "--config", &config]),
-        dir,
-    )
+    Daemon::spawn(name, &tidegate(), &args([command, "--config", &config]), dir)
 }
 
 fn write_config(dir: &Path, text: &str) -> Outcome<PathBuf> {
@@ -353,11 +342,8 @@ fn write_config(dir: &Path, text: &str) -> Outcome<PathBuf> {
 fn exact_macaroon(lnd: &Lnd, role: &str, dir: &Path) -> Outcome<PathBuf> {
     let printed = run(&tidegate(), &args(["permissions", "--role", role]))?;
     // It prints a whole `lncli bakemacaroon` command; the permissions are the words of this form.
-    let permissions: Vec<String> = printed
-        .split_whitespace()
-        .filter(|word| word.starts_with("uri:"))
-        .map(str::to_owned)
-        .collect();
+    let permissions: Vec<String> =
+        printed.split_whitespace().filter(|word| word.starts_with("uri:")).map(str::to_owned).collect();
     if permissions.is_empty() {
         return Err(Failure::new(format!("no permissions printed for {role}")));
     }
@@ -402,8 +388,7 @@ fn metric_sum(exposition: &str, name: &str) -> Option<u64> {
 
 #[test]
 fn metric_sum_adds_label_sets_and_ignores_longer_names() {
-    let text =
-        "# TYPE a_sats gauge\na_sats{account=\"02\"} 5\na_sats{account=\"03\"} 7\na_sats_total 9\n";
+    let text = "# TYPE a_sats gauge\na_sats{account=\"02\"} 5\na_sats{account=\"03\"} 7\na_sats_total 9\n";
     assert_eq!(metric_sum(text, "a_sats"), Some(12));
     assert_eq!(metric_sum(text, "b_sats"), None);
 }

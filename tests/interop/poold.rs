@@ -31,12 +31,7 @@ pub(crate) struct Poold {
 impl Poold {
     /// Starts a client of the auctioneer at `auctioneer` (`host:port`, plaintext) with its data in `dir`. An existing
     /// folder is continued.
-    pub(crate) fn start(
-        programs: &Programs,
-        lnd: &Lnd,
-        auctioneer: &str,
-        dir: &Path,
-    ) -> Outcome<Self> {
+    pub(crate) fn start(programs: &Programs, lnd: &Lnd, auctioneer: &str, dir: &Path) -> Outcome<Self> {
         let (rpc_port, rest_port) = (free_port()?, free_port()?);
         let daemon_args = args([
             "--network=regtest",
@@ -96,14 +91,7 @@ impl Poold {
     /// Opens an account and returns its trader key; the funding transaction is published when this returns.
     pub(crate) fn open_account(&self, amount_sat: u64) -> Outcome<String> {
         let amount = format!("--amt={amount_sat}");
-        let opened = self.call(&[
-            "accounts",
-            "new",
-            "--force",
-            "--sat_per_vbyte=2",
-            ACCOUNT_VERSION_2,
-            &amount,
-        ])?;
+        let opened = self.call(&["accounts", "new", "--force", "--sat_per_vbyte=2", ACCOUNT_VERSION_2, &amount])?;
         json::text(&opened, "/trader_key")
     }
 
@@ -134,12 +122,7 @@ impl Poold {
     }
 
     /// Submits an order that can only be filled as a whole; returns its nonce.
-    pub(crate) fn submit(
-        &self,
-        side: Side,
-        trader_key: &str,
-        terms: &OrderTerms,
-    ) -> Outcome<String> {
+    pub(crate) fn submit(&self, side: Side, trader_key: &str, terms: &OrderTerms) -> Outcome<String> {
         let kind = match side {
             Side::Seller => "ask",
             Side::Buyer => "bid",

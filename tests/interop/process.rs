@@ -53,22 +53,11 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// Starts `program` with `args`; output is appended to `NAME.log` in `log_dir`.
-    pub(crate) fn spawn(
-        name: &str,
-        program: &Path,
-        args: &[String],
-        log_dir: &Path,
-    ) -> Outcome<Self> {
+    pub(crate) fn spawn(name: &str, program: &Path, args: &[String], log_dir: &Path) -> Outcome<Self> {
         fs::create_dir_all(log_dir).context(|| format!("create {}", log_dir.display()))?;
         let log = log_dir.join(format!("{name}.log"));
-        let out = File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .context(|| format!("open {}", log.display()))?;
-        let err = out
-            .try_clone()
-            .context(|| format!("share {}", log.display()))?;
+        let out = File::options().create(true).append(true).open(&log).context(|| format!("open {}", log.display()))?;
+        let err = out.try_clone().context(|| format!("share {}", log.display()))?;
         let mut shell = Command::new("sh")
             .args(["-c", WATCHDOG, "sh"])
             .arg(program)
@@ -79,12 +68,7 @@ impl Daemon {
             .spawn()
             .context(|| format!("start {}", program.display()))?;
         let control = shell.stdin.take();
-        Ok(Self {
-            name: name.to_owned(),
-            shell,
-            control,
-            log,
-        })
+        Ok(Self { name: name.to_owned(), shell, control, log })
     }
 
     /// Where its output goes.
@@ -96,11 +80,7 @@ impl Daemon {
     pub(crate) fn check_running(&mut self) -> Outcome<()> {
         match self.exit_status()? {
             None => Ok(()),
-            Some(status) => Err(Failure::fatal(format!(
-                "{} ended ({status})\n{}",
-                self.name,
-                tail(&self.log)
-            ))),
+            Some(status) => Err(Failure::fatal(format!("{} ended ({status})\n{}", self.name, tail(&self.log)))),
         }
     }
 
@@ -113,28 +93,21 @@ impl Daemon {
     /// Ends the program without notice, as a crash would, and waits for it.
     pub(crate) fn kill(&mut self) -> Outcome<()> {
         if let Some(control) = &mut self.control {
-            control
-                .write_all(b"KILL\n")
-                .context(|| format!("kill {}", self.name))?;
+            control.write_all(b"KILL\n").context(|| format!("kill {}", self.name))?;
         }
         self.wait_for_end()
     }
 
     fn exit_status(&mut self) -> Outcome<Option<ExitStatus>> {
-        self.shell
-            .try_wait()
-            .context(|| format!("look at {}", self.name))
+        self.shell.try_wait().context(|| format!("look at {}", self.name))
     }
 
     fn wait_for_end(&mut self) -> Outcome<()> {
         let log = self.log.clone();
-        Wait::new(format!("{} ends", self.name))
-            .limit(STOP_LIMIT)
-            .log(&log)
-            .until(|| match self.exit_status()? {
-                Some(_) => Ok(()),
-                None => Err(Failure::new("still running")),
-            })
+        Wait::new(format!("{} ends", self.name)).limit(STOP_LIMIT).log(&log).until(|| match self.exit_status()? {
+            Some(_) => Ok(()),
+            None => Err(Failure::new("still running")),
+        })
     }
 }
 
@@ -156,11 +129,7 @@ pub(crate) struct Wait {
 impl Wait {
     /// Waits for `what`, one minute unless told otherwise.
     pub(crate) fn new(what: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            limit: Duration::from_secs(60),
-            logs: Vec::new(),
-        }
+        Self { what: what.into(), limit: Duration::from_secs(60), logs: Vec::new() }
     }
 
     /// Gives up after this time.
@@ -187,10 +156,7 @@ impl Wait {
             if Instant::now() >= deadline {
                 let tails: String = self.logs.iter().map(|log| tail(log)).collect();
                 let limit = self.limit.as_secs();
-                return Err(Failure::new(format!(
-                    "waited {limit} s for: {}\nlast answer: {last}\n{tails}",
-                    self.what
-                )));
+                return Err(Failure::new(format!("waited {limit} s for: {}\nlast answer: {last}\n{tails}", self.what)));
             }
             thread::sleep(POLL_INTERVAL);
         }
@@ -206,15 +172,12 @@ pub(crate) fn free_port() -> Outcome<u16> {
     let start = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap_or(0);
     for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
-        let port = FIRST
-            + u16::try_from((u32::from(start) + u32::from(step)) % u32::from(COUNT)).unwrap_or(0);
+        let port = FIRST + u16::try_from((u32::from(start) + u32::from(step)) % u32::from(COUNT)).unwrap_or(0);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return Ok(port);
         }
     }
-    Err(Failure::new(
-        "no free loopback port between 14000 and 32000",
-    ))
+    Err(Failure::new("no free loopback port between 14000 and 32000"))
 }
 
 /// Runs a program to its end and returns its standard output; its error output is the failure.
@@ -223,23 +186,13 @@ pub(crate) fn run(program: &Path, args: &[String]) -> Outcome<String> {
         let name = program.file_name().unwrap_or(program.as_os_str());
         format!("{} {}", name.to_string_lossy(), args.join(" "))
     };
-    let output = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .context(shown)?;
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output().context(shown)?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(stdout);
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
-    Err(Failure::new(format!(
-        "{} ({}): {} {}",
-        shown(),
-        output.status,
-        stderr.trim(),
-        stdout.trim()
-    )))
+    Err(Failure::new(format!("{} ({}): {} {}", shown(), output.status, stderr.trim(), stdout.trim())))
 }
 
 /// As [`run`], for programs that answer in JSON; bare words (a transaction id) become a JSON string.
@@ -261,11 +214,7 @@ pub(crate) fn tail(log: &Path) -> String {
     };
     let lines: Vec<&str> = text.lines().collect();
     let from = lines.len().saturating_sub(LOG_TAIL_LINES);
-    format!(
-        "--- end of {}\n{}\n",
-        log.display(),
-        lines.get(from..).unwrap_or_default().join("\n")
-    )
+    format!("--- end of {}\n{}\n", log.display(), lines.get(from..).unwrap_or_default().join("\n"))
 }
 
 /// Writes a line past the test runner's capture: progress and "SKIPPED" must be seen in passing runs too.
@@ -283,10 +232,7 @@ pub(crate) struct Stages {
 impl Stages {
     /// Starts the clock.
     pub(crate) fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            since: Instant::now(),
-        }
+        Self { name: name.to_owned(), since: Instant::now() }
     }
 
     /// Reports what has just been done and the seconds since the last call.

@@ -43,14 +43,7 @@ impl Network {
         }
         stages.done("three lnds answer at height 0");
         chain.restart_mining_to(&venue.new_address()?)?;
-        let network = Self {
-            programs,
-            chain,
-            venue,
-            alice,
-            bob,
-            dir: dir.to_owned(),
-        };
+        let network = Self { programs, chain, venue, alice, bob, dir: dir.to_owned() };
         network.mine(FIRST_BLOCKS)?;
         network.mine(BLOCKS_AFTER_CATCH_UP)?;
         stages.done("562 blocks mined and seen by all nodes");
@@ -91,11 +84,9 @@ impl Network {
         }
         self.confirm(&last, 1)?;
         for trader in [&self.alice, &self.bob] {
-            Wait::new(format!("coins of {}", trader.name())).until(|| {
-                match trader.confirmed_balance()? {
-                    balance if balance >= COINS_PER_TRADER * COIN_SAT => Ok(()),
-                    balance => Err(Failure::new(format!("{balance} sat"))),
-                }
+            Wait::new(format!("coins of {}", trader.name())).until(|| match trader.confirmed_balance()? {
+                balance if balance >= COINS_PER_TRADER * COIN_SAT => Ok(()),
+                balance => Err(Failure::new(format!("{balance} sat"))),
             })?;
         }
         Ok(())
@@ -121,9 +112,7 @@ pub(crate) fn network() -> Outcome<Option<MutexGuard<'static, Network>>> {
         Ok(None) => Ok(None),
         // A case that failed leaves the network usable: each has its own venue, traders and accounts.
         Ok(Some(shared)) => Ok(Some(shared.lock().unwrap_or_else(PoisonError::into_inner))),
-        Err(text) => Err(Failure::new(format!(
-            "the shared network did not start: {text}"
-        ))),
+        Err(text) => Err(Failure::new(format!("the shared network did not start: {text}"))),
     }
 }
 
@@ -135,9 +124,7 @@ fn run_folder() -> Outcome<PathBuf> {
     let own = std::process::id().to_string();
     let processes = Path::new("/proc");
     for entry in fs::read_dir(&all).context(|| format!("list {}", all.display()))? {
-        let name = entry
-            .context(|| format!("list {}", all.display()))?
-            .file_name();
+        let name = entry.context(|| format!("list {}", all.display()))?.file_name();
         let ended = processes.is_dir() && !processes.join(&name).exists();
         // A folder with our own number is left from a process that had it before.
         if ended || name.to_str() == Some(&own) {

@@ -106,13 +106,7 @@ enum Running {
 }
 
 impl Trader {
-    fn start(
-        network: &Network,
-        venue: &Venue,
-        side: Side,
-        program: Program,
-        folder: &Path,
-    ) -> Outcome<Self> {
+    fn start(network: &Network, venue: &Venue, side: Side, program: Program, folder: &Path) -> Outcome<Self> {
         let (lnd, dir) = match side {
             Side::Seller => (&network.alice, folder.join("seller")),
             Side::Buyer => (&network.bob, folder.join("buyer")),
@@ -125,21 +119,11 @@ impl Trader {
                 Running::Poold(poold)
             }
             Program::Agent => Running::Agent(Agent::start(
-                &AgentSetup {
-                    lnd,
-                    venue: venue.address(),
-                    side,
-                    account_sat: ACCOUNT_SAT,
-                    terms: &terms,
-                },
+                &AgentSetup { lnd, venue: venue.address(), side, account_sat: ACCOUNT_SAT, terms: &terms },
                 &dir,
             )?),
         };
-        Ok(Self {
-            side,
-            terms,
-            program,
-        })
+        Ok(Self { side, terms, program })
     }
 
     fn log(&self) -> &Path {
@@ -154,28 +138,24 @@ impl Trader {
         if let Running::Poold(poold) = &self.program {
             poold.open_account(ACCOUNT_SAT)?;
         }
-        Wait::new(format!("{:?} has published its account", self.side))
-            .log(self.log())
-            .until(|| {
-                let account = self.account()?;
-                match account.outpoint.starts_with(&"0".repeat(64)) {
-                    true => Err(Failure::new(format!("not funded yet: {account:?}"))),
-                    false => Ok(account),
-                }
-            })
+        Wait::new(format!("{:?} has published its account", self.side)).log(self.log()).until(|| {
+            let account = self.account()?;
+            match account.outpoint.starts_with(&"0".repeat(64)) {
+                true => Err(Failure::new(format!("not funded yet: {account:?}"))),
+                false => Ok(account),
+            }
+        })
     }
 
     /// Waits until the account is open.
     fn wait_open(&self) -> Outcome<AccountView> {
-        Wait::new(format!("account of the {:?} open", self.side))
-            .log(self.log())
-            .until(|| {
-                let account = self.account()?;
-                match account.open {
-                    true => Ok(account),
-                    false => Err(Failure::new(format!("{account:?}"))),
-                }
-            })
+        Wait::new(format!("account of the {:?} open", self.side)).log(self.log()).until(|| {
+            let account = self.account()?;
+            match account.open {
+                true => Ok(account),
+                false => Err(Failure::new(format!("{account:?}"))),
+            }
+        })
     }
 
     /// The one account of this trader.
@@ -186,36 +166,30 @@ impl Trader {
         };
         match (accounts.pop(), accounts.pop()) {
             (Some(account), None) => Ok(account),
-            (one, two) => Err(Failure::new(format!(
-                "expected one account: {one:?}, {two:?}"
-            ))),
+            (one, two) => Err(Failure::new(format!("expected one account: {one:?}, {two:?}"))),
         }
     }
 
     /// Places the order; an agent does so by itself.
     fn place_order(&self, account: &AccountView) -> Outcome<()> {
         match &self.program {
-            Running::Poold(poold) => poold
-                .submit(self.side, &account.trader_key, &self.terms)
-                .map(|_| ()),
+            Running::Poold(poold) => poold.submit(self.side, &account.trader_key, &self.terms).map(|_| ()),
             Running::Agent(_) => Ok(()),
         }
     }
 
     /// Waits for the one lease in this trader's report.
     fn lease(&self) -> Outcome<LeaseView> {
-        Wait::new(format!("lease in the report of the {:?}", self.side))
-            .log(self.log())
-            .until(|| {
-                let mut leases = match &self.program {
-                    Running::Poold(poold) => poold.leases()?,
-                    Running::Agent(agent) => agent.leases()?,
-                };
-                match (leases.pop(), leases.pop()) {
-                    (Some(lease), None) => Ok(lease),
-                    (one, two) => Err(Failure::new(format!("{one:?}, {two:?}"))),
-                }
-            })
+        Wait::new(format!("lease in the report of the {:?}", self.side)).log(self.log()).until(|| {
+            let mut leases = match &self.program {
+                Running::Poold(poold) => poold.leases()?,
+                Running::Agent(agent) => agent.leases()?,
+            };
+            match (leases.pop(), leases.pop()) {
+                (Some(lease), None) => Ok(lease),
+                (one, two) => Err(Failure::new(format!("{one:?}, {two:?}"))),
+            }
+        })
     }
 }
 
@@ -262,9 +236,7 @@ fn open_accounts(network: &Network, traders: &[Trader; 2]) -> Outcome<Vec<Accoun
     let mut funded = Vec::new();
     for trader in traders {
         let account = trader.open_account()?;
-        network
-            .chain
-            .wait_for_transaction(txid_of(&account.outpoint)?)?;
+        network.chain.wait_for_transaction(txid_of(&account.outpoint)?)?;
         // The deployed client was told the value, an agent chooses its own within its limit.
         let expected_sat = match trader.program {
             Running::Poold(_) => ACCOUNT_SAT,
@@ -311,12 +283,7 @@ fn check_balances(
 }
 
 /// Report, chain and expectation agree on an account.
-fn check_account(
-    network: &Network,
-    side: Side,
-    account: &AccountView,
-    expected_sat: u64,
-) -> Outcome<()> {
+fn check_account(network: &Network, side: Side, account: &AccountView, expected_sat: u64) -> Outcome<()> {
     assert_eq!(account.value_sat, expected_sat, "report of the {side:?}");
     let output = network.chain.unspent(&account.outpoint)?;
     assert_eq!(output.value_sat, expected_sat, "chain, {side:?}");
@@ -341,14 +308,8 @@ fn check_metric(trader: &Trader, expected_sat: u64) -> Outcome<()> {
 
 /// The channel is active on both sides, the seller put the coins in, and the chain holds its capacity.
 fn check_channel(network: &Network, point: &str) -> Outcome<Channel> {
-    let (sold, bought) = (
-        network.alice.wait_active(point)?,
-        network.bob.wait_active(point)?,
-    );
-    assert_eq!(
-        (sold.capacity_sat, bought.capacity_sat),
-        (LEASE_SAT, LEASE_SAT)
-    );
+    let (sold, bought) = (network.alice.wait_active(point)?, network.bob.wait_active(point)?);
+    assert_eq!((sold.capacity_sat, bought.capacity_sat), (LEASE_SAT, LEASE_SAT));
     assert!(sold.initiator && !bought.initiator, "{sold:?} {bought:?}");
     assert_eq!(sold.peer, network.bob.identity()?);
     assert_eq!(bought.peer, network.alice.identity()?);
@@ -360,10 +321,7 @@ fn check_channel(network: &Network, point: &str) -> Outcome<Channel> {
 fn check_price(traders: &[Trader; 2], batch: &BatchView, point: &str) -> Outcome<Settlement> {
     let rate_ppb = batch.clearing_rate_ppb;
     let [lowest_ppb, highest_ppb] = traders.each_ref().map(|one| one.terms.rate_ppb());
-    assert!(
-        (lowest_ppb..=highest_ppb).contains(&rate_ppb),
-        "{batch:?} is outside the limits"
-    );
+    assert!((lowest_ppb..=highest_ppb).contains(&rate_ppb), "{batch:?} is outside the limits");
     let settlement = Settlement::of(LEASE_SAT, LEASE_BLOCKS, rate_ppb, batch.fee_rate_sat_per_kw);
     for trader in traders {
         let expected = LeaseView {
@@ -381,23 +339,13 @@ fn check_price(traders: &[Trader; 2], batch: &BatchView, point: &str) -> Outcome
 
 /// What the venue publishes about its batch, read by the deployed client: one of the traders, or else an observer
 /// without account.
-fn published_batch(
-    network: &Network,
-    venue: &Venue,
-    traders: &[Trader; 2],
-    folder: &Path,
-) -> Outcome<BatchView> {
+fn published_batch(network: &Network, venue: &Venue, traders: &[Trader; 2], folder: &Path) -> Outcome<BatchView> {
     for trader in traders {
         if let Running::Poold(poold) = &trader.program {
             return poold.latest_batch(LEASE_BLOCKS);
         }
     }
-    let mut observer = Poold::start(
-        &network.programs,
-        &network.venue,
-        venue.address(),
-        &folder.join("observer"),
-    )?;
+    let mut observer = Poold::start(&network.programs, &network.venue, venue.address(), &folder.join("observer"))?;
     observer.wait_ready()?;
     observer.latest_batch(LEASE_BLOCKS)
 }
@@ -425,31 +373,21 @@ fn known_channels(network: &Network) -> Outcome<BTreeSet<String>> {
 }
 
 /// Waits until both nodes have one and the same pending channel that was not there before.
-fn wait_new_channel(
-    network: &Network,
-    before: &BTreeSet<String>,
-    logs: &[&Path],
-) -> Outcome<String> {
+fn wait_new_channel(network: &Network, before: &BTreeSet<String>, logs: &[&Path]) -> Outcome<String> {
     let fresh = |lnd: &Lnd| -> Outcome<BTreeSet<String>> {
         let pending = lnd.pending_open()?.into_iter();
         Ok(pending.filter(|point| !before.contains(point)).collect())
     };
     let wait = Wait::new("a new pending channel at both nodes, and its batch at btcd");
-    logs.iter()
-        .fold(wait, |wait, log| wait.log(log))
-        .limit(Duration::from_secs(120))
-        .until(|| {
-            let (sold, bought) = (fresh(&network.alice)?, fresh(&network.bob)?);
-            let mut common = sold.intersection(&bought);
-            match (common.next(), common.next()) {
-                // A batch may still be given up and made anew; only the published one counts.
-                (Some(point), None) => network
-                    .chain
-                    .transaction(txid_of(point)?)
-                    .map(|_| point.clone()),
-                _ => Err(Failure::new(format!("seller {sold:?}, buyer {bought:?}"))),
-            }
-        })
+    logs.iter().fold(wait, |wait, log| wait.log(log)).limit(Duration::from_secs(120)).until(|| {
+        let (sold, bought) = (fresh(&network.alice)?, fresh(&network.bob)?);
+        let mut common = sold.intersection(&bought);
+        match (common.next(), common.next()) {
+            // A batch may still be given up and made anew; only the published one counts.
+            (Some(point), None) => network.chain.transaction(txid_of(point)?).map(|_| point.clone()),
+            _ => Err(Failure::new(format!("seller {sold:?}, buyer {bought:?}"))),
+        }
+    })
 }
 
 fn txid_of(outpoint: &str) -> Outcome<&str> {

@@ -34,5 +34,7 @@ pub trait Channels: Send + Sync {
     /// Gives up a pending channel whose funding output will never exist; unknown is no error.
     fn abandon(&self, channel: OutPoint) -> impl Future<Output = Result<(), NodeError>> + Send;
     /// Channel points of channels that are open and usable, with their capacity in satoshi.
-    fn active_channels(&self) -> impl Future<Output = Result<Vec<(OutPoint, tidegate_protocol::units::Sats)>, NodeError>> + Send;
+    fn active_channels(
+        &self,
+    ) -> impl Future<Output = Result<Vec<(OutPoint, tidegate_protocol::units::Sats)>, NodeError>> + Send;
 }

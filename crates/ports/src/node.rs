@@ -77,7 +77,10 @@ pub trait Wallet: Send + Sync {
         label: &str,
     ) -> impl Future<Output = Result<Transaction, NodeError>> + Send;
     /// A transaction of the wallet that pays exactly `output` (script and value), if there is one.
-    fn find_payment(&self, output: &TxOut) -> impl Future<Output = Result<Option<(Transaction, OutPoint)>, NodeError>> + Send;
+    fn find_payment(
+        &self,
+        output: &TxOut,
+    ) -> impl Future<Output = Result<Option<(Transaction, OutPoint)>, NodeError>> + Send;
     /// A fresh address of the wallet, as its script.
     fn new_address(&self, kind: AddressKind) -> impl Future<Output = Result<ScriptBuf, NodeError>> + Send;
     /// Confirmed balance, in satoshi.
@@ -146,15 +149,30 @@ pub trait Signer: Send + Sync {
     /// The key at a place.
     fn derive_key(&self, locator: KeyLocator) -> impl Future<Output = Result<KeyDescriptor, NodeError>> + Send;
     /// `SHA256(ser33(k*P))` for the key `k` at `locator` and the point `other`.
-    fn shared_secret(&self, other: &PublicKey, locator: KeyLocator) -> impl Future<Output = Result<SharedSecret, NodeError>> + Send;
+    fn shared_secret(
+        &self,
+        other: &PublicKey,
+        locator: KeyLocator,
+    ) -> impl Future<Output = Result<SharedSecret, NodeError>> + Send;
     /// ECDSA over `SHA256(message)`, DER.
-    fn sign_message(&self, message: &[u8], locator: KeyLocator) -> impl Future<Output = Result<Vec<u8>, NodeError>> + Send;
+    fn sign_message(
+        &self,
+        message: &[u8],
+        locator: KeyLocator,
+    ) -> impl Future<Output = Result<Vec<u8>, NodeError>> + Send;
     /// Signs one input with a single key.
     fn sign_input(&self, request: &SignInput) -> impl Future<Output = Result<Vec<u8>, NodeError>> + Send;
     /// Starts a session: fresh nonces, for one message. Returns its name and our public nonces.
-    fn musig2_begin(&self, request: &Musig2Request) -> impl Future<Output = Result<(SessionId, PublicNonce), NodeError>> + Send;
+    fn musig2_begin(
+        &self,
+        request: &Musig2Request,
+    ) -> impl Future<Output = Result<(SessionId, PublicNonce), NodeError>> + Send;
     /// Tells a session the other side's nonces.
-    fn musig2_register(&self, session: SessionId, other: &PublicNonce) -> impl Future<Output = Result<(), NodeError>> + Send;
+    fn musig2_register(
+        &self,
+        session: SessionId,
+        other: &PublicNonce,
+    ) -> impl Future<Output = Result<(), NodeError>> + Send;
     /// Our partial signature; a second call on one session is refused. `last` forgets the session.
     fn musig2_sign(
         &self,
@@ -163,7 +181,11 @@ pub trait Signer: Send + Sync {
         last: bool,
     ) -> impl Future<Output = Result<PartialSignature, NodeError>> + Send;
     /// The final 64-byte signature from our partial and the other's; forgets the session.
-    fn musig2_combine(&self, session: SessionId, other: &PartialSignature) -> impl Future<Output = Result<[u8; 64], NodeError>> + Send;
+    fn musig2_combine(
+        &self,
+        session: SessionId,
+        other: &PartialSignature,
+    ) -> impl Future<Output = Result<[u8; 64], NodeError>> + Send;
     /// Forgets a session.
     fn musig2_cleanup(&self, session: SessionId) -> impl Future<Output = Result<(), NodeError>> + Send;
 }

@@ -73,5 +73,9 @@ pub trait Store: Send + Sync {
     /// Every row of these tables, ordered by table and key, with the sequence they belong to.
     fn load(&self, tables: &[&'static str]) -> impl Future<Output = Result<(Sequence, Vec<Row>), StoreError>> + Send;
     /// Commits all changes durably, or none.
-    fn apply(&self, expected: Sequence, changes: &[Change]) -> impl Future<Output = Result<Sequence, StoreError>> + Send;
+    fn apply(
+        &self,
+        expected: Sequence,
+        changes: &[Change],
+    ) -> impl Future<Output = Result<Sequence, StoreError>> + Send;
 }

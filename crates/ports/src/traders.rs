@@ -48,4 +48,3 @@ pub trait Traders: Send + Sync {
     /// Ends a stream with an error text.
     fn close(&self, stream: StreamId, reason: &str) -> impl Future<Output = ()> + Send;
 }
-

@@ -306,7 +306,8 @@ pub trait VenueLink: Send + Sync {
     /// Cancels the order whose nonce is the hash of `preimage`.
     fn cancel(&self, preimage: OrderPreimage) -> impl Future<Output = Result<(), LinkError>> + Send;
     /// State of an order and its open units.
-    fn order_state(&self, nonce: OrderNonce) -> impl Future<Output = Result<(OrderState, UnitCount), LinkError>> + Send;
+    fn order_state(&self, nonce: OrderNonce)
+    -> impl Future<Output = Result<(OrderState, UnitCount), LinkError>> + Send;
     /// One past batch; nothing names the latest.
     fn snapshot(&self, batch: Option<BatchId>) -> impl Future<Output = Result<BatchSnapshot, LinkError>> + Send;
     /// The latest `count` (1..=100) batches, newest first.

@@ -125,7 +125,15 @@ fn parse_body(body: &mut Reader<'_>, channel_type: ReportedChannelType) -> Resul
     if channel_type == ReportedChannelType::ScriptEnforcedLease {
         body.take(4, "lease expiry")?;
     }
-    Ok(ChannelBackup { channel_type, initiator, funding: OutPoint { txid, vout }, remote_node, capacity, local_payment, remote_payment })
+    Ok(ChannelBackup {
+        channel_type,
+        initiator,
+        funding: OutPoint { txid, vout },
+        remote_node,
+        capacity,
+        local_payment,
+        remote_payment,
+    })
 }
 
 /// The third of our five locators: multisig, revocation, payment, delay, htlc.

@@ -88,7 +88,9 @@ impl CommitmentType {
     /// Protocol notes, scripts §7.
     pub fn of_pair(ours: OrderChannelType, theirs: OrderChannelType) -> CommitmentType {
         match (ours, theirs) {
-            (OrderChannelType::ScriptEnforced, _) | (_, OrderChannelType::ScriptEnforced) => CommitmentType::ScriptEnforcedLease,
+            (OrderChannelType::ScriptEnforced, _) | (_, OrderChannelType::ScriptEnforced) => {
+                CommitmentType::ScriptEnforcedLease
+            }
             (OrderChannelType::SimpleTaproot, OrderChannelType::SimpleTaproot) => CommitmentType::SimpleTaproot,
             (OrderChannelType::PeerDependent | OrderChannelType::SimpleTaproot, _) => CommitmentType::Negotiated,
         }
@@ -122,9 +124,15 @@ impl CommitmentType {
 ///
 /// # Source
 /// Protocol notes, scripts §7.
-pub fn funding_script(ours: MultisigKey, theirs: MultisigKey, commitment: CommitmentType) -> Result<ScriptBuf, KeyError> {
+pub fn funding_script(
+    ours: MultisigKey,
+    theirs: MultisigKey,
+    commitment: CommitmentType,
+) -> Result<ScriptBuf, KeyError> {
     match commitment {
-        CommitmentType::Negotiated | CommitmentType::ScriptEnforcedLease => Ok(multisig_script(ours, theirs).to_p2wsh()),
+        CommitmentType::Negotiated | CommitmentType::ScriptEnforcedLease => {
+            Ok(multisig_script(ours, theirs).to_p2wsh())
+        }
         CommitmentType::SimpleTaproot => {
             let internal = musig2::aggregate([*ours.point(), *theirs.point()], Musig2Version::V100Rc2)?;
             Ok(ScriptBuf::new_p2tr(&*SECP, internal, None))

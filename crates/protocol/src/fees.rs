@@ -84,7 +84,9 @@ impl MatchTerms {
     pub fn premium_base(&self) -> Result<Sats, UnitError> {
         match self.auction {
             AuctionType::Inbound => Ok(self.filled),
-            AuctionType::Outbound => self.filled.checked_add(self.self_balance).ok_or(UnitError::Overflow("premium base")),
+            AuctionType::Outbound => {
+                self.filled.checked_add(self.self_balance).ok_or(UnitError::Overflow("premium base"))
+            }
         }
     }
 
@@ -257,7 +259,11 @@ mod tests {
 
     #[test]
     fn premium_repeats_the_doubles_where_integers_are_one_satoshi_high() {
-        let premium = reference_premium(Sats::constant(crate::units::SATS_PER_UNIT), RatePerBillion::new(725), BlockCount::new(50_400));
+        let premium = reference_premium(
+            Sats::constant(crate::units::SATS_PER_UNIT),
+            RatePerBillion::new(725),
+            BlockCount::new(50_400),
+        );
         assert_eq!(premium, Ok(Sats::constant(3_653)));
     }
 

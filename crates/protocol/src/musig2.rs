@@ -256,7 +256,12 @@ impl SigningContext {
         self.check_partial(signer, nonce, partial).is_ok_and(|valid| valid)
     }
 
-    fn check_partial(&self, signer: &PublicKey, nonce: &PublicNonce, partial: &PartialSignature) -> Result<bool, KeyError> {
+    fn check_partial(
+        &self,
+        signer: &PublicKey,
+        nonce: &PublicNonce,
+        partial: &PartialSignature,
+    ) -> Result<bool, KeyError> {
         let what = "partial signature";
         let session = self.session()?;
         let lifted = self.version.lift(signer);
@@ -282,7 +287,8 @@ impl SigningContext {
         let degenerate = |_| KeyError::Degenerate { what };
         let session = self.session()?;
         let [first, second] = partials.map(|partial| SecretKey::from_slice(&partial.0));
-        let sum = first.map_err(degenerate)?.add_tweak(&Scalar::from(second.map_err(degenerate)?)).map_err(degenerate)?;
+        let sum =
+            first.map_err(degenerate)?.add_tweak(&Scalar::from(second.map_err(degenerate)?)).map_err(degenerate)?;
         let tweak = session.tweak.mul_tweak(&session.challenge).map_err(degenerate)?;
         let sum = sum.add_tweak(&Scalar::from(tweak)).map_err(degenerate)?;
         let mut bytes = [0; 64];
@@ -306,7 +312,8 @@ impl PublicNonce {
     /// [`KeyError`] for a wrong length or an invalid point.
     pub fn from_slice(bytes: &[u8]) -> Result<PublicNonce, KeyError> {
         let what = "public nonce";
-        let array = <[u8; 66]>::try_from(bytes).map_err(|_| KeyError::Length { what, expected: 66, found: bytes.len() })?;
+        let array =
+            <[u8; 66]>::try_from(bytes).map_err(|_| KeyError::Length { what, expected: 66, found: bytes.len() })?;
         let nonce = PublicNonce(array);
         nonce.points().map(|_| nonce)
     }
@@ -322,7 +329,8 @@ impl PublicNonce {
 
     /// Both points.
     fn points(&self) -> Result<[PublicKey; 2], KeyError> {
-        let read = |bytes: &[u8]| PublicKey::from_slice(bytes).map_err(|_| KeyError::NotAPoint { what: "public nonce" });
+        let read =
+            |bytes: &[u8]| PublicKey::from_slice(bytes).map_err(|_| KeyError::NotAPoint { what: "public nonce" });
         Ok([read(&self.0[..POINT])?, read(&self.0[POINT..])?])
     }
 }
@@ -346,7 +354,8 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/musig2_signing.json");
         let file: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let mut count = 0;
-        for entry in file["vectors"].as_array().unwrap().iter().filter(|entry| entry.get("trader_sec_nonce").is_some()) {
+        for entry in file["vectors"].as_array().unwrap().iter().filter(|entry| entry.get("trader_sec_nonce").is_some())
+        {
             let key = |name| PublicKey::from_slice(&bytes(entry, name)).unwrap();
             let nonce = |name| PublicNonce::from_slice(&bytes(entry, name)).unwrap();
             let context = SigningContext {

@@ -340,7 +340,11 @@ impl Order {
     /// # Source
     /// Protocol notes, batch §7 step 5.
     pub fn accepts_node(&self, node: NodeId) -> bool {
-        if self.allowed_nodes.is_empty() { !self.denied_nodes.contains(&node) } else { self.allowed_nodes.contains(&node) }
+        if self.allowed_nodes.is_empty() {
+            !self.denied_nodes.contains(&node)
+        } else {
+            self.allowed_nodes.contains(&node)
+        }
     }
 }
 
@@ -499,7 +503,9 @@ impl Order {
         match self.channel_type {
             OrderChannelType::PeerDependent if zero_conf => Err(OrderError::ZeroConfChannelType),
             OrderChannelType::SimpleTaproot if may_be_announced => Err(OrderError::TaprootAnnounced),
-            OrderChannelType::PeerDependent | OrderChannelType::ScriptEnforced | OrderChannelType::SimpleTaproot => Ok(()),
+            OrderChannelType::PeerDependent | OrderChannelType::ScriptEnforced | OrderChannelType::SimpleTaproot => {
+                Ok(())
+            }
         }
     }
 
@@ -517,7 +523,9 @@ impl Order {
             (AuctionType::Inbound, _) if self_balance > self.amount => {
                 return Err(OrderError::SelfBalanceAboveAmount { self_balance, amount: self.amount });
             }
-            (AuctionType::Outbound, _) if self_balance == Sats::ZERO || UnitCount::exactly_from(self_balance).is_err() => {
+            (AuctionType::Outbound, _)
+                if self_balance == Sats::ZERO || UnitCount::exactly_from(self_balance).is_err() =>
+            {
                 return Err(OrderError::SelfBalanceNotWholeUnits(self_balance));
             }
             (AuctionType::Inbound | AuctionType::Outbound, _) => {}
@@ -609,8 +617,18 @@ mod tests {
     #[test]
     fn honest_orders_are_valid() {
         let taproot = BidTerms { unannounced: true, ..BidTerms::default() };
-        let outbound = Order { amount: Sats::constant(100_000), min_units: UnitCount::new(1), auction: AuctionType::Outbound, ..bid(pushing(500_000)) };
-        let big_outbound_ask = Order { amount: Sats::constant(100_000), min_units: UnitCount::new(30), auction: AuctionType::Outbound, ..ask() };
+        let outbound = Order {
+            amount: Sats::constant(100_000),
+            min_units: UnitCount::new(1),
+            auction: AuctionType::Outbound,
+            ..bid(pushing(500_000))
+        };
+        let big_outbound_ask = Order {
+            amount: Sats::constant(100_000),
+            min_units: UnitCount::new(30),
+            auction: AuctionType::Outbound,
+            ..ask()
+        };
         let zero_conf = BidTerms { zero_conf: true, ..BidTerms::default() };
         let orders = [
             ask(),
@@ -652,7 +670,10 @@ mod tests {
             (Order { version: OrderVersion::V2, ..bid(pushing(1)) }, old(3, "a self balance", 2)),
             (
                 bid(pushing(1_000_001)),
-                OrderError::SelfBalanceAboveAmount { self_balance: Sats::constant(1_000_001), amount: Sats::constant(1_000_000) },
+                OrderError::SelfBalanceAboveAmount {
+                    self_balance: Sats::constant(1_000_001),
+                    amount: Sats::constant(1_000_000),
+                },
             ),
             (
                 Order { min_units: UnitCount::new(9), ..bid(pushing(1)) },
@@ -664,7 +685,12 @@ mod tests {
             ),
             (Order { auction: outbound, ..ask() }, OrderError::OutboundNotOneUnit(10)),
             (
-                Order { auction: outbound, amount: one, min_units: UnitCount::new(1), ..bid(BidTerms { sidecar: true, ..pushing(100_000) }) },
+                Order {
+                    auction: outbound,
+                    amount: one,
+                    min_units: UnitCount::new(1),
+                    ..bid(BidTerms { sidecar: true, ..pushing(100_000) })
+                },
                 OrderError::SidecarOutbound,
             ),
             (Order { allowed_nodes: vec![node], denied_nodes: vec![node], ..ask() }, OrderError::BothNodeLists),

@@ -192,7 +192,11 @@ impl AccountTerms {
     /// Protocol notes, scripts §2.
     pub fn cooperative_witness_v0(&self, auctioneer_der: &[u8], trader_der: &[u8]) -> Result<Witness, KeyError> {
         let script = self.witness_script_v0()?;
-        Ok(Witness::from_slice(&[&with_sighash_all(auctioneer_der)[..], &with_sighash_all(trader_der), script.as_bytes()]))
+        Ok(Witness::from_slice(&[
+            &with_sighash_all(auctioneer_der)[..],
+            &with_sighash_all(trader_der),
+            script.as_bytes(),
+        ]))
     }
 
     /// After expiry, by the trader alone: DER without sighash byte (version 0) or 64-byte Schnorr signature.
@@ -265,7 +269,8 @@ fn is_expiry_taproot(elements: &[&[u8]]) -> bool {
     };
     let [_, script, control] = without_annex else { return false };
     let control_fits = control.len() >= 33 && matches!(control.first(), Some(0xc0 | 0xc1));
-    let script_fits = (36..=39).contains(&script.len()) && script.first() == Some(&0x20) && script.last() == Some(&0xb1);
+    let script_fits =
+        (36..=39).contains(&script.len()) && script.first() == Some(&0x20) && script.last() == Some(&0xb1);
     control_fits && script_fits
 }
 
@@ -292,7 +297,11 @@ pub struct SighashError(pub usize);
 ///
 /// # Errors
 /// [`SighashError`].
-pub fn key_spend_sighash(transaction: &Transaction, input: usize, prev_outputs: &[TxOut]) -> Result<[u8; 32], SighashError> {
+pub fn key_spend_sighash(
+    transaction: &Transaction,
+    input: usize,
+    prev_outputs: &[TxOut],
+) -> Result<[u8; 32], SighashError> {
     SighashCache::new(transaction)
         .taproot_key_spend_signature_hash(input, &Prevouts::All(prev_outputs), TapSighashType::Default)
         .map(|hash| hash.to_byte_array())
@@ -303,7 +312,12 @@ pub fn key_spend_sighash(transaction: &Transaction, input: usize, prev_outputs: 
 ///
 /// # Errors
 /// [`SighashError`].
-pub fn leaf_spend_sighash(transaction: &Transaction, input: usize, prev_outputs: &[TxOut], leaf: &bitcoin::Script) -> Result<[u8; 32], SighashError> {
+pub fn leaf_spend_sighash(
+    transaction: &Transaction,
+    input: usize,
+    prev_outputs: &[TxOut],
+    leaf: &bitcoin::Script,
+) -> Result<[u8; 32], SighashError> {
     let leaf_hash = TapLeafHash::from_script(leaf, LeafVersion::TapScript);
     SighashCache::new(transaction)
         .taproot_script_spend_signature_hash(input, &Prevouts::All(prev_outputs), leaf_hash, TapSighashType::Default)
@@ -315,7 +329,12 @@ pub fn leaf_spend_sighash(transaction: &Transaction, input: usize, prev_outputs:
 ///
 /// # Errors
 /// [`SighashError`].
-pub fn segwit_v0_sighash(transaction: &Transaction, input: usize, value: Sats, witness_script: &bitcoin::Script) -> Result<[u8; 32], SighashError> {
+pub fn segwit_v0_sighash(
+    transaction: &Transaction,
+    input: usize,
+    value: Sats,
+    witness_script: &bitcoin::Script,
+) -> Result<[u8; 32], SighashError> {
     SighashCache::new(transaction)
         .p2wsh_signature_hash(input, witness_script, value.into(), EcdsaSighashType::All)
         .map(|hash| hash.to_byte_array())

@@ -103,10 +103,16 @@ impl ClosePath {
 ///
 /// # Source
 /// Protocol notes, accounts §7, scripts §5 and §6.
-pub fn close_to_script(account: &Account, to: ScriptBuf, fee_rate: SatPerKw, path: ClosePath) -> Result<Transaction, SpendError> {
+pub fn close_to_script(
+    account: &Account,
+    to: ScriptBuf,
+    fee_rate: SatPerKw,
+    path: ClosePath,
+) -> Result<Transaction, SpendError> {
     let (size, limit) = close_output(&to).ok_or(SpendError::UnknownOutput)?;
     let witness = path.witness_size(account.terms.version);
-    let weight = sizes::transaction_weight(&[sizes::INPUT], &[size], &[witness]).ok_or(UnitError::Overflow("weight"))?;
+    let weight =
+        sizes::transaction_weight(&[sizes::INPUT], &[size], &[witness]).ok_or(UnitError::Overflow("weight"))?;
     let fee = fee_rate.fee_floor(weight)?;
     if fee_rate < SatPerKw::FLOOR {
         return Err(SpendError::FeeTooLow { fee });
@@ -202,11 +208,16 @@ pub fn spend_to_outputs(
     for output in &outputs {
         check_not_dust(output)?;
     }
-    let total_in = others.iter().try_fold(account.value, |sum, other| sum.checked_add(Sats::try_from(other.prev_output.value).ok()?));
-    let total_out = outputs.iter().try_fold(Sats::ZERO, |sum, output| sum.checked_add(Sats::try_from(output.value).ok()?));
-    let fee = total_in.ok_or_else(overflow)?.checked_sub(total_out.ok_or_else(overflow)?).ok_or(SpendError::Overspent)?;
+    let total_in = others
+        .iter()
+        .try_fold(account.value, |sum, other| sum.checked_add(Sats::try_from(other.prev_output.value).ok()?));
+    let total_out =
+        outputs.iter().try_fold(Sats::ZERO, |sum, output| sum.checked_add(Sats::try_from(output.value).ok()?));
+    let fee =
+        total_in.ok_or_else(overflow)?.checked_sub(total_out.ok_or_else(overflow)?).ok_or(SpendError::Overspent)?;
     let transaction = assemble(account, others, outputs, path.lock_time(account)?)?;
-    let mut weight = u64::try_from(transaction.base_size()).map_err(|_| overflow())?.checked_mul(4).ok_or_else(overflow)?;
+    let mut weight =
+        u64::try_from(transaction.base_size()).map_err(|_| overflow())?.checked_mul(4).ok_or_else(overflow)?;
     weight = weight.checked_add(2 + path.witness_size(account.terms.version)).ok_or_else(overflow)?;
     for other in others {
         weight = weight.checked_add(wallet_witness_size(other)?).ok_or_else(overflow)?;
@@ -242,7 +253,12 @@ fn check_not_dust(output: &TxOut) -> Result<(), SpendError> {
 }
 
 /// Version 2, sequences 0, BIP-69 order.
-fn assemble(account: &Account, others: &[WalletInput], mut outputs: Vec<TxOut>, lock_time: LockTime) -> Result<Transaction, SpendError> {
+fn assemble(
+    account: &Account,
+    others: &[WalletInput],
+    mut outputs: Vec<TxOut>,
+    lock_time: LockTime,
+) -> Result<Transaction, SpendError> {
     let own = (account.outpoint.ok_or(SpendError::NoOutput)?, ScriptBuf::new());
     let wallet = others.iter().map(|other| (other.outpoint, other.script_sig.clone()));
     let mut inputs: Vec<TxIn> = core::iter::once(own)

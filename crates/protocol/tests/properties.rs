@@ -25,7 +25,11 @@ fn secret() -> impl Strategy<Value = SecretKey> {
 }
 
 fn commitment() -> impl Strategy<Value = CommitmentType> {
-    prop_oneof![Just(CommitmentType::Negotiated), Just(CommitmentType::ScriptEnforcedLease), Just(CommitmentType::SimpleTaproot)]
+    prop_oneof![
+        Just(CommitmentType::Negotiated),
+        Just(CommitmentType::ScriptEnforcedLease),
+        Just(CommitmentType::SimpleTaproot)
+    ]
 }
 
 fn version() -> impl Strategy<Value = AccountVersion> {

@@ -21,13 +21,15 @@ use tidegate_protocol::keys::{AccountKey, KeyDescriptor};
 use tidegate_protocol::musig2::{Musig2Version, PublicNonce};
 use tidegate_protocol::script::key_spend_sighash;
 use tidegate_protocol::units::BlockHeight;
-use tidegate_protocol::verify::{LocalView, VerifiedBatch, verify_prepare, verify_sign};
+use tidegate_protocol::verify::{LocalView, VerifiedBatch, VerifiedMatch, verify_prepare, verify_sign};
 
 /// A batch that passed every check, with what it was checked against.
 #[derive(Clone, Debug)]
 pub(crate) struct Verified {
     pub(crate) batch: Arc<VerifiedBatch>,
     pub(crate) basis: Basis,
+    /// What happened to its matches so far, for the order log: written with the next commit.
+    pub(crate) log: Vec<(Timestamp, OrderEventKind)>,
 }
 
 /// What a refusal leaves to do: the message, and the shims that go first.
@@ -75,10 +77,11 @@ async fn clean_up_earlier<E: TraderEnv>(env: &E, desk: &Desk) -> Result<(), Refu
 async fn verify<E: TraderEnv>(env: &E, desk: &Desk, node: &NodeInfo, prepare: &Prepare) -> Result<Verified, Refusal> {
     let best_height = best_height(env).await?;
     let batch_version = desk.batch_version();
+    let log = vec![(env.clock().now(), OrderEventKind::Prepared)];
     desk.read(|book| {
         let view = view(book, node, best_height, batch_version);
         match verify_prepare(&view, prepare) {
-            Ok(batch) => Ok(Verified { basis: Basis::of(book, &batch), batch: Arc::new(batch) }),
+            Ok(batch) => Ok(Verified { basis: Basis::of(book, &batch), batch: Arc::new(batch), log }),
             Err(error) => Err(Refusal { message: error.to_string(), reason: error.reject_reason() }),
         }
     })
@@ -114,7 +117,10 @@ pub(crate) async fn prepare<E: TraderEnv>(env: &E, desk: &Desk, prepare: Box<Pre
     let verified = verify(env, desk, &node, &prepare).await?;
     clean_up_earlier(env, desk).await?;
     tracing::info!(batch = %prepare.batch_id, matches = verified.batch.matches().len(), "batch verified");
-    desk.note(|moment| moment.remains.push(Remains::of(&verified.batch)));
+    desk.note(|moment| {
+        moment.remains.push(Remains::of(&verified.batch));
+        moment.verified = Some(verified.clone());
+    });
     funding::prepare(env, &node, &verified.batch, deadline).await?;
     Ok(verified)
 }
@@ -263,7 +269,11 @@ async fn store_and_release<E: TraderEnv>(
     let staged = staging::staged(&verified.batch, env.clock().now()).map_err(|error| refused(&error))?;
     let (batch_id, transaction) = (staged.batch_id, staged.transaction.clone());
     let basis = verified.basis.clone();
-    let commit = desk.commit(move |book| staging::stage(book, staged, &basis).map(|updates| (updates, ())));
+    let mut events = verified.events();
+    let commit = desk.commit(move |book| {
+        events.extend(staging::stage(book, staged, &basis)?);
+        Ok::<_, staging::StageError>((events, ()))
+    });
     let ((), receipt) = commit.await.map_err(|error| refused(&error))?;
     tracing::info!(batch = %batch_id, txid = %transaction.compute_txid(), "batch stored, signatures leave");
     release_batch(&receipt, &transaction, BatchSignatures { batch_id, accounts, channels }).map_err(|error| {
@@ -272,16 +282,24 @@ async fn store_and_release<E: TraderEnv>(
     })
 }
 
-/// The log entries of a refused batch.
-pub(crate) fn rejected_events(verified: &VerifiedBatch, reason: &str, at: Timestamp) -> Vec<Update> {
-    let kind = OrderEventKind::Rejected { reason: reason.to_owned() };
-    let event = |matched: &tidegate_protocol::verify::VerifiedMatch| OrderEvent {
-        at,
-        order: matched.ours,
-        batch: verified.prepare().batch_id,
-        theirs: matched.theirs,
-        units: matched.units,
-        kind: kind.clone(),
-    };
-    verified.matches().iter().map(|matched| Update::Event(Box::new(event(matched)))).collect()
+impl Verified {
+    /// Adds to the order log of its matches.
+    pub(crate) fn happened(&mut self, at: Timestamp, kind: OrderEventKind) {
+        self.log.push((at, kind));
+    }
+
+    /// The entries of the order log.
+    pub(crate) fn events(&self) -> Vec<Update> {
+        let batch = self.batch.prepare().batch_id;
+        let event = |(at, kind): &(Timestamp, OrderEventKind), matched: &VerifiedMatch| OrderEvent {
+            at: *at,
+            order: matched.ours,
+            batch,
+            theirs: matched.theirs,
+            units: matched.units,
+            kind: kind.clone(),
+        };
+        let entries = self.log.iter().flat_map(|entry| self.batch.matches().iter().map(move |m| (entry, m)));
+        entries.map(|(entry, matched)| Update::Event(Box::new(event(entry, matched)))).collect()
+    }
 }

@@ -4,6 +4,7 @@
 //! across an await; they change it only by sending an edit to the writer, which judges it against the book as it is
 //! then, makes it durable, and only then true. A flow that is cut loses its answer, never a commit.
 
+use crate::batch::Verified;
 use crate::book::{Book, Update};
 use crate::config::TraderConfig;
 use crate::error::Halt;
@@ -46,6 +47,8 @@ pub(crate) struct Moment {
     pub(crate) unannounced: BTreeSet<AccountKey>,
     /// What proposals of this run may have left at the node, and is to be cleaned up before the next.
     pub(crate) remains: Vec<Remains>,
+    /// The batch under way, once it is verified and until it is signed or refused.
+    pub(crate) verified: Option<Verified>,
 }
 
 struct State {

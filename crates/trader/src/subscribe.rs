@@ -5,7 +5,7 @@
 //! the venue is asked what became of a batch that was signed.
 
 use crate::batch::{self, Verified};
-use crate::book::{Book, Settlement, StagedBatch, Standing, Update};
+use crate::book::{Book, OrderEventKind, Settlement, StagedBatch, Standing};
 use crate::desk::{Backoff, Desk};
 use crate::error::Halt;
 use crate::funding::{self, Refusal, Remains};
@@ -192,7 +192,7 @@ enum Progress {
     /// Accepted; a request to sign may come.
     Accepted(Verified),
     /// Channels being opened, signatures being made.
-    Signing(Verified),
+    Signing,
     /// Signatures left.
     Signed,
 }
@@ -379,6 +379,8 @@ impl<'a, E: TraderEnv> Session<'a, E> {
         let batch_id = prepare.batch_id.serialize().to_vec();
         tracing::info!(batch = %prepare.batch_id, txid = %prepare.transaction.compute_txid(), "batch proposed");
         self.progress = Progress::Preparing;
+        // The entries of a replaced proposal are not worth a commit of their own.
+        self.desk.note(|moment| moment.verified = None);
         self.step =
             Some(async move { Done::Prepared { batch_id, outcome: batch::prepare(env, desk, prepare).await } }.boxed());
     }
@@ -386,7 +388,7 @@ impl<'a, E: TraderEnv> Session<'a, E> {
     async fn sign(&mut self, request: Box<SignBegin>) -> Result<(), Cut> {
         let verified = match &self.progress {
             Progress::Accepted(verified) => verified.clone(),
-            Progress::Signing(_) => {
+            Progress::Signing => {
                 tracing::warn!("asked to sign while signing");
                 return Ok(());
             }
@@ -398,7 +400,7 @@ impl<'a, E: TraderEnv> Session<'a, E> {
         };
         let (env, desk) = (self.env, self.desk);
         let batch_id = verified.batch.prepare().batch_id.serialize().to_vec();
-        self.progress = Progress::Signing(verified.clone());
+        self.progress = Progress::Signing;
         self.step = Some(
             async move { Done::Signed { batch_id, outcome: batch::sign(env, desk, &verified, request).await } }.boxed(),
         );
@@ -408,7 +410,9 @@ impl<'a, E: TraderEnv> Session<'a, E> {
     async fn step_done(&mut self, done: Done) -> Result<(), Cut> {
         self.step = None;
         match done {
-            Done::Prepared { outcome: Ok(verified), .. } => {
+            Done::Prepared { outcome: Ok(mut verified), .. } => {
+                verified.happened(self.env.clock().now(), OrderEventKind::Accepted);
+                self.desk.note(|moment| moment.verified = Some(verified.clone()));
                 let batch_id = verified.batch.prepare().batch_id;
                 self.progress = Progress::Accepted(verified);
                 tracing::info!(batch = %batch_id, "batch accepted");
@@ -416,6 +420,7 @@ impl<'a, E: TraderEnv> Session<'a, E> {
             }
             Done::Signed { outcome: Ok(signatures), .. } => {
                 self.progress = Progress::Signed;
+                self.desk.note(|moment| moment.verified = None);
                 self.send(signatures).await
             }
             Done::Prepared { batch_id, outcome: Err(refusal) } | Done::Signed { batch_id, outcome: Err(refusal) } => {
@@ -430,18 +435,17 @@ impl<'a, E: TraderEnv> Session<'a, E> {
     /// Protocol notes, batch §7.
     async fn refuse(&mut self, batch_id: Vec<u8>, refusal: Refusal) -> Result<(), Cut> {
         self.step = None;
-        let verified = match core::mem::replace(&mut self.progress, Progress::Idle) {
-            Progress::Accepted(verified) | Progress::Signing(verified) => Some(verified),
-            Progress::Idle | Progress::Preparing | Progress::Signed => None,
-        };
+        self.progress = Progress::Idle;
         for remains in self.desk.note(|moment| moment.remains.clone()) {
             funding::cancel_shims(self.env, &remains).await;
         }
         let now = self.env.clock().now();
-        let events: Vec<Update> =
-            verified.map_or_else(Vec::new, |verified| batch::rejected_events(&verified.batch, &refusal.message, now));
+        let events = self.desk.note(|moment| moment.verified.take()).map(|mut verified| {
+            verified.happened(now, OrderEventKind::Rejected { reason: refusal.message.clone() });
+            verified.events()
+        });
         self.send(batch::reject(batch_id, refusal)).await?;
-        self.desk.update(move |_| events).await;
+        self.desk.update(move |_| events.unwrap_or_default()).await;
         Ok(())
     }
 
@@ -487,6 +491,7 @@ fn named(book: &Book, finalize: &Finalize) -> Option<Txid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::book::Update;
     use crate::fixtures;
 
     #[test]

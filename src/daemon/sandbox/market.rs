@@ -17,7 +17,7 @@ use tidegate_protocol::keys::BatchId;
 use tidegate_protocol::order::NodeTier;
 use tidegate_protocol::units::Sats;
 use tidegate_sandbox::World;
-use tidegate_strategies::AnyStrategy;
+use tidegate_strategies::{AnyStrategy, buyer, seller};
 use tidegate_trader::Status;
 use tidegate_venue::{Handle, Ratings, VenueAccountState, VenueConfig};
 use tokio::task::JoinHandle;
@@ -37,10 +37,12 @@ const SETTLE: Duration = Duration::from_secs(60);
 /// Pause between two looks while waiting.
 const LOOK: Duration = Duration::from_millis(5);
 
-const SELLER: &str = include_str!("../../../strategies/seller/sandbox.toml");
-const BUYER: &str = include_str!("../../../strategies/buyer/sandbox.toml");
-const TRADERS: [(&str, &str, &str); 4] =
-    [("anna", "seller", SELLER), ("boris", "seller", SELLER), ("carla", "buyer", BUYER), ("dmitri", "buyer", BUYER)];
+const TRADERS: [(&str, &str, &str); 4] = [
+    ("anna", "seller", seller::SANDBOX_PRESET),
+    ("boris", "seller", seller::SANDBOX_PRESET),
+    ("carla", "buyer", buyer::SANDBOX_PRESET),
+    ("dmitri", "buyer", buyer::SANDBOX_PRESET),
+];
 
 /// Everything that runs.
 pub(super) struct Market {
@@ -63,13 +65,8 @@ impl Market {
         let streams = GrpcTraders::default();
         let (handle, flows) = tidegate_venue::venue(rules());
         let store = SqliteStore::open(&settings.data_dir.join("venue.sqlite"), "venue").await?;
-        let parts = VenueParts {
-            node,
-            traders: streams.clone(),
-            store,
-            clock: clock.clone(),
-            entropy: world.entropy("venue"),
-        };
+        let parts =
+            VenueParts { node, traders: streams.clone(), store, clock: clock.clone(), entropy: world.entropy("venue") };
         let auction = tokio::spawn(async move { flows.run(&parts).await.context("the venue stopped") });
         let (serving, stop) = (handle.clone(), shutdown.clone());
         let served = tokio::spawn(async move {
@@ -139,7 +136,10 @@ impl Market {
             return Ok(Some(format!("the venue has an account in state {state:?}")));
         }
         if venue.subscribed != open || venue.unconfirmed > 0 {
-            return Ok(Some(format!("{} of {open} accounts subscribed, {} batches unconfirmed", venue.subscribed, venue.unconfirmed)));
+            return Ok(Some(format!(
+                "{} of {open} accounts subscribed, {} batches unconfirmed",
+                venue.subscribed, venue.unconfirmed
+            )));
         }
         Ok(None)
     }
@@ -162,7 +162,10 @@ impl Market {
             let outpoint = account.outpoint.with_context(|| format!("an open account of {name} has no output"))?;
             let output = self.world.utxo(outpoint).with_context(|| format!("{name}'s account {outpoint} is spent"))?;
             let (chain, own) = (output.value.to_sat(), account.value.get());
-            anyhow::ensure!(chain == own, "{name}'s account holds {own} sat by its own count and {chain} sat on the chain");
+            anyhow::ensure!(
+                chain == own,
+                "{name}'s account holds {own} sat by its own count and {chain} sat on the chain"
+            );
         }
         Ok(())
     }

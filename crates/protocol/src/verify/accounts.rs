@@ -68,7 +68,12 @@ fn judge_one(
 }
 
 /// Terms of the recreated output: next batch key, and the new expiry and version as far as the conversation knows them.
-fn new_terms(view: &LocalView<'_>, prepare: &Prepare, account: &Account, diff: &AccountDiff) -> Result<AccountTerms, VerifyError> {
+fn new_terms(
+    view: &LocalView<'_>,
+    prepare: &Prepare,
+    account: &Account,
+    diff: &AccountDiff,
+) -> Result<AccountTerms, VerifyError> {
     let mut terms = account.terms.next()?;
     if let (true, Some(expiry)) = (prepare.batch_version.extends_accounts(), diff.new_expiry) {
         check_expiry(view, account, expiry)?;

@@ -9,7 +9,9 @@ use crate::channel::{
 };
 use crate::fees::MatchTerms;
 use crate::keys::{AccountKey, MultisigKey, OrderNonce, PendingChannelId};
-use crate::order::{AskTerms, AuctionType, BidTerms, Order, OrderChannelType, OrderSide, OrderState, OrderVersion, OwnOrder};
+use crate::order::{
+    AskTerms, AuctionType, BidTerms, Order, OrderChannelType, OrderSide, OrderState, OrderVersion, OwnOrder,
+};
 use crate::units::{BlockCount, RatePerBillion, Sats, SatsDelta, UnitCount, UnitError};
 use bitcoin::{Amount, OutPoint, Script, Transaction, Txid};
 use std::collections::{BTreeMap, BTreeSet};
@@ -228,13 +230,23 @@ impl<'a> Judge<'a> {
     }
 
     /// Finds the output that funds the channel, which no other match may claim.
-    fn shim(&mut self, listed: &Listed<'_>, matched: &Match, pair: &Pair<'_>, commitment: CommitmentType) -> Result<FundingShim, VerifyError> {
+    fn shim(
+        &mut self,
+        listed: &Listed<'_>,
+        matched: &Match,
+        pair: &Pair<'_>,
+        commitment: CommitmentType,
+    ) -> Result<FundingShim, VerifyError> {
         let (ours, theirs) = (listed.own.order.nonce, matched.order.order.nonce);
         let pending_id = pending_channel_id(pair.ask.nonce, pair.bid.nonce);
         if !self.pending_ids.insert(pending_id) {
             return Err(VerifyError::SamePairTwice { ours, theirs });
         }
-        let capacity = matched.units.to_sats().checked_add(pair.bid_terms.self_balance).ok_or(UnitError::Overflow("channel capacity"))?;
+        let capacity = matched
+            .units
+            .to_sats()
+            .checked_add(pair.bid_terms.self_balance)
+            .ok_or(UnitError::Overflow("channel capacity"))?;
         let script = funding_script(MultisigKey::new(listed.own.multisig.point), matched.order.multisig, commitment)?;
         let found = self.outputs.get(script.as_script());
         let (index, value) = *found.ok_or(VerifyError::ChannelOutputMissing { ours, theirs })?;
@@ -282,7 +294,9 @@ fn check_own_state(nonce: OrderNonce, own: &OwnOrder, account: &Account) -> Resu
         | AccountState::PendingClosed
         | AccountState::Closed
         | AccountState::CanceledAfterRecovery
-        | AccountState::ExpiredPendingUpdate => Err(VerifyError::AccountState { account: account.key(), found: account.state }),
+        | AccountState::ExpiredPendingUpdate => {
+            Err(VerifyError::AccountState { account: account.key(), found: account.state })
+        }
     }
 }
 
@@ -334,7 +348,11 @@ fn check_charges(nonce: OrderNonce, own: &OwnOrder, prepare: &Prepare) -> Result
         return Err(VerifyError::ExecutionFeeBase { order: nonce, expected: ceiling.base, found: charged.base });
     }
     if charged.rate_ppm > ceiling.rate_ppm {
-        return Err(VerifyError::ExecutionFeeRate { order: nonce, expected: ceiling.rate_ppm, found: charged.rate_ppm });
+        return Err(VerifyError::ExecutionFeeRate {
+            order: nonce,
+            expected: ceiling.rate_ppm,
+            found: charged.rate_ppm,
+        });
     }
     Ok(())
 }

@@ -26,7 +26,8 @@ pub fn verify_sign(view: &LocalView<'_>, batch: &VerifiedBatch, sign: &SignBegin
             AccountVersion::V0 => {}
             AccountVersion::V1 | AccountVersion::V2 => {
                 let nonce = sign.server_nonces.get(key).ok_or(VerifyError::NonceMissing(*key))?;
-                PublicNonce::from_slice(&nonce.0).map_err(|cause| VerifyError::NonceInvalid { account: *key, cause })?;
+                PublicNonce::from_slice(&nonce.0)
+                    .map_err(|cause| VerifyError::NonceInvalid { account: *key, cause })?;
             }
         }
     }

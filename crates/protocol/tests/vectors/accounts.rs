@@ -123,7 +123,9 @@ fn account_scripts_and_addresses_are_the_networks() {
         let terms = terms(entry, "version");
         let script = terms.output_script().unwrap();
         assert_eq!(script.to_hex_string(), entry.text("pk_script"), "{entry}");
-        for (name, network) in [("mainnet", Network::Bitcoin), ("testnet3", Network::Testnet), ("regtest", Network::Regtest)] {
+        for (name, network) in
+            [("mainnet", Network::Bitcoin), ("testnet3", Network::Testnet), ("regtest", Network::Regtest)]
+        {
             assert_eq!(Address::from_script(&script, network).unwrap().to_string(), entry.at("addresses").text(name));
         }
         let inner = hex(terms.inner_script().unwrap().as_bytes());
@@ -139,11 +141,13 @@ fn check_taproot(entry: &Value, terms: &AccountTerms) {
     for (name, value) in entry.as_object().unwrap() {
         let text = value.as_str();
         match name.as_str() {
-            "addresses" | "auctioneer_key" | "batch_key" | "expiry" | "pk_script" | "shared_secret" | "trader_key" | "version"
-            | "witness_script" | "expiry_leaf_script" => {}
+            "addresses" | "auctioneer_key" | "batch_key" | "expiry" | "pk_script" | "shared_secret" | "trader_key"
+            | "version" | "witness_script" | "expiry_leaf_script" => {}
             "leaf_version" => assert_eq!(value.as_u64(), Some(u64::from(LeafVersion::TapScript.to_consensus()))),
             "leaf_hash" => assert_eq!(Some(hex(&terms.merkle_root().unwrap()).as_str()), text),
-            "internal_key_xonly" => assert_eq!(Some(hex(&terms.internal_key().unwrap().unwrap().serialize()).as_str()), text),
+            "internal_key_xonly" => {
+                assert_eq!(Some(hex(&terms.internal_key().unwrap().unwrap().serialize()).as_str()), text)
+            }
             // With the parity that the aggregate had.
             "internal_key" => assert_eq!(text.map(|key| &key[2..]), entry.at("internal_key_xonly").as_str()),
             // With the parity of the control block.

@@ -17,7 +17,9 @@ use tidegate_protocol::channel::CommitmentType;
 use tidegate_protocol::fees::ExecutionFee;
 use tidegate_protocol::keys::{AccountKey, KeyDescriptor, KeyLocator, NodeId, OrderNonce};
 use tidegate_protocol::musig2::{PartialSignature, PublicNonce, SigningContext};
-use tidegate_protocol::order::{AskTerms, AuctionType, BidTerms, NodeTier, Order, OrderSide, OrderState, OrderVersion, OwnOrder};
+use tidegate_protocol::order::{
+    AskTerms, AuctionType, BidTerms, NodeTier, Order, OrderSide, OrderState, OrderVersion, OwnOrder,
+};
 use tidegate_protocol::script::{key_spend_sighash, segwit_v0_sighash};
 use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion, SatPerKw, Sats, UnitCount};
 use tidegate_protocol::verify::{
@@ -37,9 +39,8 @@ pub(crate) struct Local {
 
 impl Local {
     pub(crate) fn read(entry: &Value) -> Local {
-        let fee = entry.get("terms").map_or(ExecutionFee { base: Sats::constant(1), rate_ppm: 1000 }, |terms| ExecutionFee {
-            base: terms.sats("execution_fee_base"),
-            rate_ppm: terms.u64("execution_fee_rate"),
+        let fee = entry.get("terms").map_or(ExecutionFee { base: Sats::constant(1), rate_ppm: 1000 }, |terms| {
+            ExecutionFee { base: terms.sats("execution_fee_base"), rate_ppm: terms.u64("execution_fee_rate") }
         });
         let accounts = entry.list("accounts").iter().map(account).map(|account| (account.key(), account)).collect();
         let orders = entry.list("orders").iter().map(|order| own_order(order, fee));
@@ -101,7 +102,10 @@ impl From<VerifyError> for Refusal {
     }
 }
 
-fn decode<M: Message + Default, T, E: std::fmt::Display>(bytes: &[u8], read: impl Fn(M) -> Result<T, E>) -> Result<T, Refusal> {
+fn decode<M: Message + Default, T, E: std::fmt::Display>(
+    bytes: &[u8],
+    read: impl Fn(M) -> Result<T, E>,
+) -> Result<T, Refusal> {
     let message = M::decode(bytes).map_err(|error| Refusal::Decode(error.to_string()))?;
     read(message).map_err(|error| Refusal::Decode(error.to_string()))
 }
@@ -215,7 +219,8 @@ fn own_order(entry: &Value, fee_ceiling: ExecutionFee) -> OwnOrder {
     };
     let locator = KeyLocator { family: entry.u32("multisig_key_family"), index: entry.u32("multisig_key_index") };
     // The channel of a sidecar bid goes to the key in the ticket.
-    let point = if has_ticket(entry) { recipient_key(entry.text("sidecar_ticket")) } else { entry.point("multisig_pubkey") };
+    let point =
+        if has_ticket(entry) { recipient_key(entry.text("sidecar_ticket")) } else { entry.point("multisig_pubkey") };
     OwnOrder {
         order,
         preimage: Some(entry.parse("preimage")),
@@ -263,7 +268,10 @@ fn check_channels(channels: &[Value], batch: &VerifiedBatch) {
         assert_eq!(found.shim.pending_id, channel.parse("pending_chan_id"));
         let output = &transaction.output[usize::try_from(channel.u32("output_index")).unwrap()];
         assert_eq!(output.script_pubkey.to_hex_string(), channel.text("pk_script"));
-        assert_eq!(found.shim.channel_point, OutPoint { txid: transaction.compute_txid(), vout: channel.u32("output_index") });
+        assert_eq!(
+            found.shim.channel_point,
+            OutPoint { txid: transaction.compute_txid(), vout: channel.u32("output_index") }
+        );
         assert_eq!(found.shim.thaw_height, channel.u32("thaw_height"));
         assert_eq!(found.units.get(), channel.u32("units_filled"));
         assert_eq!(found.shim.capacity, channel.sats("value"));
@@ -434,7 +442,8 @@ fn honest_batches_are_accepted_signed_and_finalized() {
 
 fn honest_batch(local: &mut Local, entry: &Value) {
     let name = entry.text("name");
-    let batch = local.prepare(&message(entry, "prepare_msg").unwrap()).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    let batch =
+        local.prepare(&message(entry, "prepare_msg").unwrap()).unwrap_or_else(|error| panic!("{name}: {error:?}"));
     let sign = local.sign(&batch, &entry.bytes("sign_msg")).unwrap_or_else(|error| panic!("{name}: {error:?}"));
     check_transaction(entry, &batch);
     check_channels(entry.list("channels"), &batch);
@@ -568,7 +577,11 @@ fn recorded_messages_are_no_signatures_of_orders() {
     for market in batch.prepare().markets.values() {
         for matched in market.orders.values().flatten() {
             // Vectors leave order signatures empty: a client must not depend on them.
-            assert!(!verify_message(matched.order.order.account.point(), &matched.order.order.digest(), &matched.order.signature));
+            assert!(!verify_message(
+                matched.order.order.account.point(),
+                &matched.order.order.digest(),
+                &matched.order.signature
+            ));
         }
     }
 }

@@ -6,7 +6,9 @@ use tidegate_protocol::backup::{BackupError, decrypt_and_parse};
 use tidegate_protocol::batch::ReportedChannelType;
 use tidegate_protocol::bitcoin::hashes::Hash;
 use tidegate_protocol::bitcoin::{Address, Network, OutPoint, Txid};
-use tidegate_protocol::channel::{AcceptorDecision, AcceptorRule, CommitmentType, IncomingChannel, funding_script, multisig_script};
+use tidegate_protocol::channel::{
+    AcceptorDecision, AcceptorRule, CommitmentType, IncomingChannel, funding_script, multisig_script,
+};
 use tidegate_protocol::keys::KeyLocator;
 use tidegate_protocol::order::{BidTerms, OrderChannelType};
 
@@ -39,10 +41,14 @@ fn funding_outputs_are_the_networks() {
         let script = funding_script(ours, theirs, commitment).unwrap();
         assert_eq!(script.to_hex_string(), entry.text("pk_script"), "{entry}");
         assert_eq!(funding_script(theirs, ours, commitment).unwrap(), script);
-        for (name, network) in [("mainnet", Network::Bitcoin), ("testnet3", Network::Testnet), ("regtest", Network::Regtest)] {
+        for (name, network) in
+            [("mainnet", Network::Bitcoin), ("testnet3", Network::Testnet), ("regtest", Network::Regtest)]
+        {
             assert_eq!(Address::from_script(&script, network).unwrap().to_string(), entry.at("addresses").text(name));
         }
-        if let Some(expected) = entry.get("witness_script").and_then(|script| script.as_str()).filter(|text| !text.is_empty()) {
+        if let Some(expected) =
+            entry.get("witness_script").and_then(|script| script.as_str()).filter(|text| !text.is_empty())
+        {
             assert_eq!(hex(multisig_script(ours, theirs).as_bytes()), expected);
         }
     }
@@ -78,7 +84,11 @@ fn incoming_channels_are_judged_as_by_the_network() {
             false => AcceptorDecision::Accept { zero_conf: false },
         };
         assert_eq!(matches!(decision, AcceptorDecision::Accept { .. }), entry.flag("accept"), "{entry}");
-        assert_eq!(decision == AcceptorDecision::Accept { zero_conf: true }, entry.flag("response_zero_conf"), "{entry}");
+        assert_eq!(
+            decision == AcceptorDecision::Accept { zero_conf: true },
+            entry.flag("response_zero_conf"),
+            "{entry}"
+        );
         assert_eq!(entry.u64("response_min_accept_depth"), 0);
     }
     report("channel_acceptor.json", "vectors", file.list("vectors").len());

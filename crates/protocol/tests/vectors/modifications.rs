@@ -24,7 +24,10 @@ fn list<'a>(entry: &'a Value, key: &str) -> &'a [Value] {
 }
 
 fn output(entry: &Value, script: &str) -> TxOut {
-    TxOut { value: Amount::from_sat(entry.u64("value")), script_pubkey: ScriptBuf::from_bytes(unhex(entry.text(script))) }
+    TxOut {
+        value: Amount::from_sat(entry.u64("value")),
+        script_pubkey: ScriptBuf::from_bytes(unhex(entry.text(script))),
+    }
 }
 
 /// The coins of the wallet that a request names; their previous outputs stand in the order of the final inputs.
@@ -66,7 +69,11 @@ fn check_value(entry: &Value, before: &Account, after: &Account) {
         "close" if arguments.get("fee_rate").is_some() => {
             let transaction = published(entry);
             let expired = transaction.lock_time.to_consensus_u32() != 0;
-            let path = if expired { ClosePath::Expiry(BlockHeight::new(entry.u32("best_height"))) } else { ClosePath::Cooperative };
+            let path = if expired {
+                ClosePath::Expiry(BlockHeight::new(entry.u32("best_height")))
+            } else {
+                ClosePath::Cooperative
+            };
             let to = transaction.output[0].script_pubkey.clone();
             assert_eq!(close_to_script(before, to, rate(), path), Ok(without_witnesses(transaction)));
         }

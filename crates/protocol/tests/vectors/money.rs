@@ -5,9 +5,13 @@ use crate::support::{Entry, load, report, unhex};
 use serde_json::Value;
 use tidegate_protocol::account::{Account, AccountState, AccountTerms, AccountVersion};
 use tidegate_protocol::bitcoin::{OutPoint, ScriptBuf};
-use tidegate_protocol::fees::{ExecutionFee, MatchTerms, chain_fee, confirmations_needed, quote, reference_premium, reserved_value};
+use tidegate_protocol::fees::{
+    ExecutionFee, MatchTerms, chain_fee, confirmations_needed, quote, reference_premium, reserved_value,
+};
 use tidegate_protocol::keys::{KeyLocator, OrderNonce, SharedSecret};
-use tidegate_protocol::order::{AskTerms, AuctionType, BidTerms, Order, OrderChannelType, OrderSide, OrderState, OrderVersion};
+use tidegate_protocol::order::{
+    AskTerms, AuctionType, BidTerms, Order, OrderChannelType, OrderSide, OrderState, OrderVersion,
+};
 use tidegate_protocol::spend::{ClosePath, SpendError, close_to_script};
 use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion, SatPerKw, Sats, UnitCount};
 
@@ -98,7 +102,11 @@ fn reserves_are_the_networks() {
             nonce: OrderNonce::new([0; 32]),
             version: OrderVersion::V5,
             account: KEY.parse().unwrap(),
-            auction: if entry.text("auction_type") == "outbound" { AuctionType::Outbound } else { AuctionType::Inbound },
+            auction: if entry.text("auction_type") == "outbound" {
+                AuctionType::Outbound
+            } else {
+                AuctionType::Inbound
+            },
             rate: rate(entry, "rate"),
             amount: units.to_sats(),
             min_units: UnitCount::new(entry.u32("min_units_match")),
@@ -110,7 +118,13 @@ fn reserves_are_the_networks() {
             public: false,
             side,
         };
-        let reserved = reserved_value(&order, units, state(entry.text("state")), &fee(entry), version(entry.u64("account_version")));
+        let reserved = reserved_value(
+            &order,
+            units,
+            state(entry.text("state")),
+            &fee(entry),
+            version(entry.u64("account_version")),
+        );
         assert_eq!(reserved, Ok(entry.sats("reserved")), "{entry}");
     }
     report(FILE, "reserved_values", file.list("reserved_values").len());

@@ -21,7 +21,8 @@ fn context(entry: &Value) -> SigningContext {
         version: draft(entry),
         keys: [entry.point("trader_key"), entry.point("auctioneer_key")],
         merkle_root: entry.b32("merkle_root"),
-        nonces: ["trader_pub_nonce", "auctioneer_pub_nonce"].map(|key| PublicNonce::from_slice(&entry.bytes(key)).unwrap()),
+        nonces: ["trader_pub_nonce", "auctioneer_pub_nonce"]
+            .map(|key| PublicNonce::from_slice(&entry.bytes(key)).unwrap()),
         message: entry.b32("message"),
     }
 }
@@ -106,7 +107,8 @@ fn the_library_agrees_on_draft_v1() {
         let lib_secret = lib::SecretKey::from_secret_bytes(entry.b32("auctioneer_privkey")).unwrap();
         let rand = lib::musig::SessionSecretRand::assume_uniformly_random([6; 32]);
         let lib_public_key = lib_key(&context.keys[1]);
-        let (lib_nonce, lib_public) = cache.nonce_gen_with_uniform_randomness(rand, lib_public_key, &context.message, [4; 32]);
+        let (lib_nonce, lib_public) =
+            cache.nonce_gen_with_uniform_randomness(rand, lib_public_key, &context.message, [4; 32]);
         let (nonce, public) = nonce_from([3; 32], &context.keys[0]).unwrap();
         context.nonces = [public, PublicNonce(lib_public.serialize())];
         let own = context.partial_sign(&entry.secret("trader_privkey"), nonce).unwrap();

@@ -7,8 +7,8 @@ use tidegate_protocol::bitcoin::hashes::{Hash, sha256};
 use tidegate_protocol::channel::{announcement_matches, confirmation_matches, pending_channel_id};
 use tidegate_protocol::keys::{NodeId, OrderNonce, OrderPreimage};
 use tidegate_protocol::order::{
-    AnnouncementConstraint, AskTerms, AuctionType, BidTerms, ConfirmationConstraint, NodeTier, Order, OrderChannelType, OrderSide,
-    OrderVersion,
+    AnnouncementConstraint, AskTerms, AuctionType, BidTerms, ConfirmationConstraint, NodeTier, Order, OrderChannelType,
+    OrderSide, OrderVersion,
 };
 use tidegate_protocol::units::{BlockCount, RatePerBillion, SatPerKw, UnitCount};
 

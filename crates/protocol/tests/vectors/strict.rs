@@ -14,8 +14,8 @@ use tidegate_protocol::bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, TxOut, T
 use tidegate_protocol::keys::{AccountKey, BatchKey, MultisigKey, OrderNonce};
 use tidegate_protocol::musig2::PublicNonce;
 use tidegate_protocol::order::{
-    AnnouncementConstraint, AskTerms, AuctionType, BidTerms, ConfirmationConstraint, NodeTier, OrderChannelType, OrderSide, OrderState,
-    OrderVersion, OwnOrder,
+    AnnouncementConstraint, AskTerms, AuctionType, BidTerms, ConfirmationConstraint, NodeTier, OrderChannelType,
+    OrderSide, OrderState, OrderVersion, OwnOrder,
 };
 use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion, SatPerKw, Sats, UnitCount};
 use tidegate_protocol::verify::{VerifyError, verify_finalize, verify_node_tiers, verify_prepare, verify_sign};
@@ -153,7 +153,9 @@ const PREPARE: &[Row] = &[
         again.order.order.nonce = OrderNonce::new([1; 32]);
         s.matches().push(again);
     }),
-    ("ClearingPrice", |s| s.prepare.markets.values_mut().for_each(|market| market.clearing_price = RatePerBillion::new(1))),
+    ("ClearingPrice", |s| {
+        s.prepare.markets.values_mut().for_each(|market| market.clearing_price = RatePerBillion::new(1))
+    }),
     ("Overfilled", |s| s.own("ask1").units_unfulfilled = UnitCount::new(4)),
     ("FeeRate", |s| s.own("ask1").order.max_batch_fee_rate = SatPerKw::new(s.prepare.fee_rate.get() - 1)),
     ("ExecutionFeeBase", |s| s.own("ask1").fee_ceiling.base = Sats::ZERO),
@@ -276,7 +278,10 @@ fn only_the_verified_transaction_is_final() {
         assert_eq!(verify_finalize(&batch, &Finalize { batch_id: batch_id.clone(), txid }), Ok(()));
     }
     let other = Finalize { batch_id: batch_id.clone(), txid: Txid::all_zeros() };
-    assert_eq!(verify_finalize(&batch, &other).map_err(|error| variant(&error)), Err("FinalizedTransaction".to_owned()));
+    assert_eq!(
+        verify_finalize(&batch, &other).map_err(|error| variant(&error)),
+        Err("FinalizedTransaction".to_owned())
+    );
     let next = BatchKey::from_slice(&batch_id).unwrap().next().unwrap().serialize().to_vec();
     let other = Finalize { batch_id: next, txid };
     assert_eq!(verify_finalize(&batch, &other).map_err(|error| variant(&error)), Err("BatchId".to_owned()));
@@ -317,7 +322,11 @@ fn a_flipped_bit_never_changes_money() {
         for (found, expected) in batch.matches().iter().zip(honest.matches()) {
             assert_eq!(found.shim.capacity, expected.shim.capacity, "byte {place}");
             assert_eq!(found.shim.remote_key, expected.shim.remote_key, "byte {place}");
-            assert_eq!((found.premium, found.execution_fee), (expected.premium, expected.execution_fee), "byte {place}");
+            assert_eq!(
+                (found.premium, found.execution_fee),
+                (expected.premium, expected.execution_fee),
+                "byte {place}"
+            );
         }
     }
     println!("batch_accept.json: {} flipped bits, {accepted} of them without consequence", message.len());

@@ -1,7 +1,8 @@
 //! Whole flows of traders against nodes with real keys, a chain that checks scripts, and a scripted auctioneer.
 
-#![allow(missing_docs, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod crash;
 mod sim;
 mod trade;
 mod venue;

@@ -1,5 +1,6 @@
 //! From an account to a lease and back, and every interruption on the way.
 
+use crate::crash::CrashStore;
 use crate::sim::Sim;
 use crate::venue::{DURATION, Made, TestLink, TestVenue};
 use std::sync::Arc;
@@ -9,13 +10,13 @@ use tidegate_protocol::batch::{MatchRejectCode, RejectReason};
 use tidegate_protocol::keys::*;
 use tidegate_protocol::order::*;
 use tidegate_protocol::units::*;
-use tidegate_sandbox::{ManualClock, MemoryStore, SandboxEntropy, SandboxNode, World};
+use tidegate_sandbox::{ManualClock, SandboxEntropy, SandboxNode, World};
 use tidegate_trader::*;
 
 struct Env {
     node: SandboxNode,
     link: TestLink,
-    store: MemoryStore,
+    store: CrashStore,
     clock: ManualClock,
     entropy: SandboxEntropy,
 }
@@ -27,7 +28,7 @@ impl TraderEnv for Env {
     type Channels = SandboxNode;
     type NodeData = SandboxNode;
     type Link = TestLink;
-    type Store = MemoryStore;
+    type Store = CrashStore;
     type Clock = ManualClock;
     type Entropy = SandboxEntropy;
 
@@ -49,7 +50,7 @@ impl TraderEnv for Env {
     fn link(&self) -> &TestLink {
         &self.link
     }
-    fn store(&self) -> &MemoryStore {
+    fn store(&self) -> &CrashStore {
         &self.store
     }
     fn clock(&self) -> &ManualClock {
@@ -60,26 +61,27 @@ impl TraderEnv for Env {
     }
 }
 
-struct Party {
+pub(crate) struct Party {
     name: &'static str,
-    node: SandboxNode,
-    store: MemoryStore,
-    handle: Handle,
+    pub(crate) node: SandboxNode,
+    pub(crate) store: CrashStore,
+    pub(crate) handle: Handle,
 }
 
-struct Stage {
-    world: World,
-    sim: Sim,
-    venue: TestVenue,
-    alice: Party,
-    bob: Party,
+/// Two traders, their nodes, a chain and a venue.
+pub(crate) struct Stage {
+    pub(crate) world: World,
+    pub(crate) sim: Sim,
+    pub(crate) venue: TestVenue,
+    pub(crate) alice: Party,
+    pub(crate) bob: Party,
 }
 
 const FUNDS: Sats = Sats::constant(10_000_000);
-const ALICE: Sats = Sats::constant(2_000_000);
-const BOB: Sats = Sats::constant(500_000);
+pub(crate) const ALICE: Sats = Sats::constant(2_000_000);
+pub(crate) const BOB: Sats = Sats::constant(500_000);
 
-fn start(sim: &mut Sim, venue: &TestVenue, name: &'static str, node: &SandboxNode, store: &MemoryStore) -> Handle {
+fn start(sim: &mut Sim, venue: &TestVenue, name: &'static str, node: &SandboxNode, store: &CrashStore) -> Handle {
     let (handle, trader) = trader(TraderConfig { user_label: name.into(), ..TraderConfig::default() });
     let env = Env {
         node: node.clone(),
@@ -94,14 +96,14 @@ fn start(sim: &mut Sim, venue: &TestVenue, name: &'static str, node: &SandboxNod
 }
 
 impl Stage {
-    fn new() -> Stage {
+    pub(crate) fn new() -> Stage {
         let world = World::new(1);
         let mut sim = Sim::new(ManualClock::new(Timestamp(1_000_000)));
         let node = world.add_node("venue");
         let auctioneer = sim.wait(node.derive_key(KeyLocator { family: FAMILY_AUCTIONEER, index: 0 })).unwrap();
         let venue = TestVenue::new(&world, AuctioneerKey::new(auctioneer.point));
         let mut party = |name| {
-            let (node, store) = (world.add_node(name), MemoryStore::new());
+            let (node, store) = (world.add_node(name), CrashStore::default());
             world.fund(&node, FUNDS).unwrap();
             let handle = start(&mut sim, &venue, name, &node, &store);
             Party { name, node, store, handle }
@@ -110,7 +112,7 @@ impl Stage {
         Stage { world, sim, venue, alice, bob }
     }
 
-    fn mine(&mut self, blocks: u32) {
+    pub(crate) fn mine(&mut self, blocks: u32) {
         for _ in 0..blocks {
             self.world.mine(1);
             self.sim.settle();
@@ -122,12 +124,12 @@ impl Stage {
         self.sim.wait(async move { handle.open_account(request).await })
     }
 
-    fn status(&mut self, who: &'static str) -> Status {
-        let handle = if who == "alice" { self.alice.handle.clone() } else { self.bob.handle.clone() };
+    pub(crate) fn status(&mut self, who: &'static str) -> Status {
+        let handle = self.handle(who);
         self.sim.wait(async move { handle.status().await }).unwrap()
     }
 
-    fn state(&mut self, who: &'static str) -> AccountState {
+    pub(crate) fn state(&mut self, who: &'static str) -> AccountState {
         self.status(who).accounts[0].state
     }
 
@@ -153,7 +155,7 @@ impl Stage {
         stage
     }
 
-    fn order(&mut self, who: &'static str, rate: u32, units: u32) -> Result<OrderNonce, SubmitError> {
+    pub(crate) fn order(&mut self, who: &'static str, rate: u32, units: u32) -> Result<OrderNonce, SubmitError> {
         self.order_of(who, rate, units, 1, 1_000)
     }
 
@@ -165,12 +167,22 @@ impl Stage {
         min: u32,
         fee: u64,
     ) -> Result<OrderNonce, SubmitError> {
+        let order = self.new_order(who, rate, units, min, fee);
+        let handle = self.handle(who);
+        self.sim.wait(async move { handle.submit_order(order).await })
+    }
+
+    pub(crate) fn handle(&self, who: &str) -> Handle {
+        if who == "alice" { self.alice.handle.clone() } else { self.bob.handle.clone() }
+    }
+
+    pub(crate) fn new_order(&mut self, who: &'static str, rate: u32, units: u32, min: u32, fee: u64) -> NewOrder {
         let account = self.status(who).accounts[0].key();
-        let (handle, side) = match who {
-            "alice" => (self.alice.handle.clone(), OrderSide::Ask(AskTerms::default())),
-            _ => (self.bob.handle.clone(), OrderSide::Bid(BidTerms::default())),
+        let side = match who {
+            "alice" => OrderSide::Ask(AskTerms::default()),
+            _ => OrderSide::Bid(BidTerms::default()),
         };
-        let order = NewOrder {
+        NewOrder {
             account,
             rate: RatePerBillion::new(rate),
             units: UnitCount::new(units),
@@ -182,8 +194,7 @@ impl Stage {
             allowed_nodes: Vec::new(),
             denied_nodes: Vec::new(),
             side,
-        };
-        self.sim.wait(async move { handle.submit_order(order).await })
+        }
     }
 
     /// Both have an order: ask of 10 units at 700, bid of 4 units at 900.
@@ -212,7 +223,7 @@ impl Stage {
         self.sim.wait(venue.complete(made))
     }
 
-    fn restart(&mut self, who: &'static str) {
+    pub(crate) fn restart(&mut self, who: &'static str) {
         self.sim.kill(who);
         let party = if who == "alice" { &mut self.alice } else { &mut self.bob };
         party.handle = start(&mut self.sim, &self.venue, party.name, &party.node, &party.store);
@@ -220,11 +231,11 @@ impl Stage {
 
     fn close(&mut self, who: &'static str) -> Result<bitcoin::Txid, CloseError> {
         let account = self.status(who).accounts[0].key();
-        let handle = if who == "alice" { self.alice.handle.clone() } else { self.bob.handle.clone() };
+        let handle = self.handle(who);
         self.sim.wait(async move { handle.close_account(CloseAccount { account, fee_rate: None, to: None }).await })
     }
 
-    fn assert_traded(&mut self, made: &Made) {
+    pub(crate) fn assert_traded(&mut self, made: &Made) {
         for who in ["alice", "bob"] {
             let status = self.status(who);
             assert_eq!(status.leases.len(), 1, "{who}");
@@ -247,7 +258,7 @@ impl Stage {
     }
 }
 
-fn batch_id(seed: u8) -> BatchId {
+pub(crate) fn batch_id(seed: u8) -> BatchId {
     let secret = bitcoin::secp256k1::SecretKey::from_slice(&[seed; 32]).unwrap();
     BatchId::new(bitcoin::secp256k1::PublicKey::from_secret_key(&bitcoin::secp256k1::Secp256k1::new(), &secret))
 }

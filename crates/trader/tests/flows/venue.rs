@@ -141,6 +141,25 @@ impl TestVenue {
         self.lock().streams.get_mut(trader)?.from_trader.pop_front()
     }
 
+    /// Whether everybody's signatures wait to be collected.
+    pub(crate) fn all_signed(&self, made: &Made) -> bool {
+        let inner = self.lock();
+        made.prepares.keys().all(|trader| {
+            let stream = inner.streams.get(trader);
+            matches!(stream.and_then(|stream| stream.from_trader.front()), Some(ClientMessage::Sign(_)))
+        })
+    }
+
+    /// Forgets what was said.
+    pub(crate) fn clear(&self, made: &Made) {
+        let mut inner = self.lock();
+        for trader in made.prepares.keys() {
+            if let Some(stream) = inner.streams.get_mut(trader) {
+                stream.from_trader.clear();
+            }
+        }
+    }
+
     /// A batch of one match. Both accounts pay; what is left over goes to the miners.
     pub(crate) fn make(
         &self,
