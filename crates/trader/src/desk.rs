@@ -27,7 +27,7 @@ use tidegate_protocol::units::BlockHeight;
 pub(crate) struct Moment {
     /// Number of the store's last commit.
     pub(crate) sequence: Sequence,
-    /// The book was read and the node is known.
+    /// The book was read.
     pub(crate) ready: bool,
     /// The trader ended.
     pub(crate) ended: bool,

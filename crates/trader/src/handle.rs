@@ -7,6 +7,7 @@ use crate::run::Trader;
 use bitcoin::Txid;
 use core::future::poll_fn;
 use futures_channel::{mpsc, oneshot};
+use futures_util::StreamExt;
 use std::sync::Arc;
 use tidegate_protocol::account::Account;
 use tidegate_protocol::keys::{AccountKey, OrderNonce};
@@ -21,8 +22,6 @@ pub(crate) enum Command {
     Close(CloseAccount, oneshot::Sender<Result<Txid, CloseError>>),
     Submit(Box<NewOrder>, oneshot::Sender<Result<OrderNonce, SubmitError>>),
     Cancel(OrderNonce, oneshot::Sender<Result<(), CancelError>>),
-    /// Answered once the trader has read its book and knows its node.
-    Ready(oneshot::Sender<()>),
 }
 
 /// Speaks to a trader. Clones speak to the same one.
@@ -98,10 +97,14 @@ impl Handle {
     /// # Errors
     /// [`Gone`].
     pub async fn status(&self) -> Result<Status, Gone> {
-        if !self.desk.note(|moment| moment.ready) {
-            self.ask(Command::Ready).await?;
+        let mut bell = self.desk.listen();
+        loop {
+            match self.desk.note(|moment| (moment.ended, moment.ready)) {
+                (true, _) => return Err(Gone),
+                (false, true) => return Ok(status(&self.desk)),
+                (false, false) => bell.select_next_some().await,
+            }
         }
-        if self.desk.note(|moment| moment.ended) { Err(Gone) } else { Ok(status(&self.desk)) }
     }
 
     /// Ends the trader: [`Trader::run`] returns. What was begun goes on at the next start. A trader that is not running

@@ -18,7 +18,7 @@ use crate::error::OpenError;
 
 /// A trader. It does nothing until it runs.
 pub struct Trader {
-    desk: Arc<Desk>,
+    ended: Ended,
     inbox: Inbox,
 }
 
@@ -28,18 +28,19 @@ impl core::fmt::Debug for Trader {
     }
 }
 
-/// Says that the trader ended, however it does.
+/// Says that the trader ended, however it does, also when it never ran.
 struct Ended(Arc<Desk>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
         self.0.note(|moment| moment.ended = true);
+        self.0.ring();
     }
 }
 
 impl Trader {
     pub(crate) fn new(desk: Arc<Desk>, inbox: Inbox) -> Trader {
-        Trader { desk, inbox }
+        Trader { ended: Ended(desk), inbox }
     }
 
     /// Runs the trader until it is told to stop. It may be dropped at any time: what was begun goes on at the next
@@ -48,11 +49,12 @@ impl Trader {
     /// # Errors
     /// [`Halt`]: the store or the node is not the one that it must be.
     pub async fn run<E: TraderEnv>(self, env: &E) -> Result<(), Halt> {
-        let Trader { desk, inbox } = self;
-        let ended = Ended(desk);
+        let Trader { ended, inbox } = self;
         let desk: &Desk = &ended.0;
         let Inbox { commands, mut stop, writes } = inbox;
         let sequence = desk.load(env.store()).await?;
+        desk.note(|moment| moment.ready = true);
+        desk.ring();
         let writer = desk.write(env.store(), sequence, writes).fuse();
         let work = work(env, desk, commands).fuse();
         pin_mut!(writer, work);
@@ -94,7 +96,6 @@ async fn start<E: TraderEnv>(env: &E, desk: &Desk) -> Result<(), Halt> {
                 let height = node.best_height;
                 desk.note(|moment| moment.node = Some(node));
                 watch::reached(desk, height).await;
-                desk.note(|moment| moment.ready = true);
                 return Ok(());
             }
             Err(error) => {
@@ -165,7 +166,6 @@ async fn execute<E: TraderEnv>(env: &E, desk: &Desk, upkeep: &mut Upkeep, comman
         Command::Close(request, way) => answer(way, close::close(env, desk, request).await),
         Command::Submit(request, way) => answer(way, orders::submit(env, desk, *request).await),
         Command::Cancel(nonce, way) => answer(way, orders::cancel(env, desk, nonce).await),
-        Command::Ready(way) => answer(way, ()),
     }
 }
 

@@ -3,7 +3,6 @@
 use crate::crash::CrashStore;
 use crate::sim::Sim;
 use crate::venue::{DURATION, Made, TestLink, TestVenue};
-use std::sync::Arc;
 use tidegate_ports::*;
 use tidegate_protocol::account::{Account, AccountState, AccountVersion};
 use tidegate_protocol::batch::{MatchRejectCode, RejectReason};
@@ -170,6 +169,13 @@ impl Stage {
         let order = self.new_order(who, rate, units, min, fee);
         let handle = self.handle(who);
         self.sim.wait(async move { handle.submit_order(order).await })
+    }
+
+    /// Outputs of the chain that pay the current script of the trader's account.
+    pub(crate) fn payments(&mut self, who: &'static str) -> usize {
+        let script = self.status(who).accounts[0].terms.output_script().unwrap();
+        let blocks = (0..=self.world.height().get()).filter_map(|height| self.world.block(BlockHeight::new(height)));
+        blocks.flatten().flat_map(|tx| tx.output).filter(|output| output.script_pubkey == script).count()
     }
 
     pub(crate) fn handle(&self, who: &str) -> Handle {
@@ -507,11 +513,7 @@ fn an_account_waits_for_coins_and_is_paid_once() {
     stage.restart("alice");
     stage.mine(3);
     assert_eq!(stage.state("alice"), AccountState::Open);
-    let paid = stage.status("alice").accounts[0].clone();
-    let script = paid.terms.output_script().unwrap();
-    let all = (0..=stage.world.height().get()).filter_map(|height| stage.world.block(BlockHeight::new(height)));
-    let payments = all.flatten().flat_map(|tx| tx.output).filter(|output| output.script_pubkey == script).count();
-    assert_eq!(payments, 1);
+    assert_eq!(stage.payments("alice"), 1);
 }
 
 #[test]
@@ -717,6 +719,16 @@ fn shutdown_ends_the_trader_in_order() {
     stage.sim.wait(async move { handle.shutdown().await });
     stage.sim.settle();
     assert_eq!(stage.sim.ended, [("alice".to_owned(), "Ok(())".to_owned())]);
-    let shared = Arc::new(stage.alice.handle.clone());
-    assert_eq!(stage.sim.wait(async move { shared.status().await }), Err(Gone));
+    let handle = stage.alice.handle.clone();
+    assert_eq!(stage.sim.wait(async move { handle.status().await }), Err(Gone));
+}
+
+#[test]
+fn a_trader_that_never_ran_is_gone() {
+    let (handle, trader) = trader(TraderConfig::default());
+    let mut sim = Sim::new(ManualClock::new(Timestamp(0)));
+    let waiting = handle.clone();
+    assert_eq!(sim.try_wait(async move { waiting.status().await }), None, "nothing is known yet");
+    drop(trader);
+    assert_eq!(sim.wait(async move { handle.status().await }), Err(Gone));
 }
