@@ -97,6 +97,10 @@ async fn decide<S, J, E>(
             () = shutdown.wanted() => return,
         };
         count_round(&metrics, &outcome);
+        for (duration, rate) in brain.clearing_rates() {
+            let duration = duration.get().to_string();
+            metrics.clearing_rate_ppb.with_label_values(&[duration.as_str()]).set(i64::from(rate.get()));
+        }
         metrics.last_decision_seconds.set(seconds(env.clock().now().seconds()));
         match outcome {
             Ok(_) => {}

@@ -1,6 +1,7 @@
 //! The agent's loop: look, decide, pass the gate, journal, place.
 
 use super::observe::{ObserveError, Observer};
+use std::collections::BTreeMap;
 use thiserror::Error;
 use tidegate_engine::driver::{Place, step};
 use tidegate_engine::gate::{Approved, RiskGate};
@@ -8,7 +9,7 @@ use tidegate_engine::journal::JournalEntry;
 use tidegate_engine::strategy::{Intent, Now, Strategy};
 use tidegate_ports::{Change, Clock as _, Sequence, Store, StoreError, TraderEnv};
 use tidegate_protocol::order::{AuctionType, OrderSide};
-use tidegate_protocol::units::BlockHeight;
+use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion};
 use tidegate_trader::{CloseAccount, Handle, NewOrder, OpenAccount};
 
 /// Table of journal entries, keyed by their number with leading zeros.
@@ -100,6 +101,11 @@ impl<S: Strategy, J: Store> Brain<S, J> {
             }
         }
         Ok(round)
+    }
+
+    /// The latest clearing rate of each duration that is known.
+    pub(crate) fn clearing_rates(&self) -> BTreeMap<BlockCount, RatePerBillion> {
+        self.observer.clearing_rates()
     }
 
     async fn write(&mut self, entry: &JournalEntry) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@ use tidegate_protocol::account::Account;
 use tidegate_protocol::fees::reserved_for;
 use tidegate_protocol::keys::OrderNonce;
 use tidegate_protocol::order::OwnOrder;
-use tidegate_protocol::units::{RatePerBillion, Sats};
+use tidegate_protocol::units::{BlockCount, RatePerBillion, Sats};
 use tidegate_trader::{Gone, Handle, Lease, Status};
 
 /// Past batches asked for at each look.
@@ -80,6 +80,11 @@ impl Observer {
         view.node = vec![Seen::now(now, NodeView { id: info.id, wallet_confirmed: wallet, synced: info.synced })];
         self.add_own(&status, now);
         Ok((self.view.clone(), status))
+    }
+
+    /// The latest clearing rate of each duration; clearings are kept oldest first.
+    pub(crate) fn clearing_rates(&self) -> BTreeMap<BlockCount, RatePerBillion> {
+        self.view.clearings.iter().map(|clearing| (clearing.duration, clearing.price)).collect()
     }
 
     fn add_own(&mut self, status: &Status, now: Timestamp) {

@@ -94,6 +94,9 @@ impl Market {
         }
         let outcome = self.venue.tick().await?;
         tracing::debug!(reason = %outcome.reason, "the venue tried to clear");
+        // Else a lease would be booked at this block or at one of the next day's, as the sockets have it, and decisions
+        // that look at its age would not repeat.
+        self.wait(async || self.unbooked().await).await?;
         self.world.mine(DAY_BLOCKS);
         self.clock.advance(BLOCK_MS * u64::from(DAY_BLOCKS));
         self.settle().await?;
@@ -102,14 +105,29 @@ impl Market {
 
     /// Waits until traders and venue have seen the best block and nothing that can settle is unsettled.
     async fn settle(&self) -> anyhow::Result<()> {
+        self.wait(async || self.unsettled().await).await
+    }
+
+    /// Looks again and again until nothing is missing.
+    async fn wait(&self, missing: impl AsyncFn() -> anyhow::Result<Option<String>>) -> anyhow::Result<()> {
         let deadline = Instant::now() + SETTLE;
         loop {
-            let Some(unsettled) = self.unsettled().await? else { return Ok(()) };
+            let Some(what) = missing().await? else { return Ok(()) };
             if Instant::now() >= deadline {
-                bail!("the sandbox did not come to rest within {} s: {unsettled}", SETTLE.as_secs());
+                bail!("the sandbox did not come to rest within {} s: {what}", SETTLE.as_secs());
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// A trader that signed a batch and has not heard yet that it is final.
+    async fn unbooked(&self) -> anyhow::Result<Option<String>> {
+        for trader in &self.traders {
+            if !trader.status().await?.pending_batches.is_empty() {
+                return Ok(Some(format!("{} has signed a batch that is not final", trader.name)));
+            }
+        }
+        Ok(None)
     }
 
     async fn unsettled(&self) -> anyhow::Result<Option<String>> {
