@@ -115,17 +115,20 @@ async fn decide<S, J, E>(
 }
 
 fn count_round(metrics: &AgentMetrics, outcome: &Result<Round, RoundError>) {
+    let failed = |counterpart: &str| metrics.failures_total.with_label_values(&[counterpart]).inc();
     let add = |name: &str, count: u32| metrics.decisions_total.with_label_values(&[name]).inc_by(u64::from(count));
     match outcome {
-        Ok(round) if *round == Round::default() => add("nothing", 1),
         Ok(round) => {
             add("placed", round.placed);
             add("refused", round.refused);
             add("failed", round.failed);
+            add("nothing", u32::from(round.placed == 0 && round.refused == 0 && round.failed == 0));
+            if round.venue_silent {
+                failed("venue");
+            }
         }
-        Err(RoundError::Observe(ObserveError::Node(_))) => metrics.failures_total.with_label_values(&["node"]).inc(),
-        Err(RoundError::Observe(ObserveError::Venue(_))) => metrics.failures_total.with_label_values(&["venue"]).inc(),
-        Err(_) => metrics.failures_total.with_label_values(&["self"]).inc(),
+        Err(RoundError::Observe(ObserveError::Node(_))) => failed("node"),
+        Err(_) => failed("self"),
     }
 }
 

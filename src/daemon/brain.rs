@@ -1,6 +1,6 @@
 //! The agent's loop: look, decide, pass the gate, journal, place.
 
-use super::observe::{ObserveError, Observer};
+use super::observe::{Look, ObserveError, Observer};
 use std::collections::BTreeMap;
 use thiserror::Error;
 use tidegate_engine::driver::{Place, step};
@@ -35,6 +35,8 @@ pub(crate) struct Round {
     pub(crate) refused: u32,
     /// Intents that passed the gate and failed at trader, node or venue.
     pub(crate) failed: u32,
+    /// The venue did not answer: it was decided on what it said before.
+    pub(crate) venue_silent: bool,
 }
 
 /// A strategy with its gate, its state and its journal.
@@ -77,7 +79,10 @@ impl<S: Strategy, J: Store> Brain<S, J> {
     /// # Errors
     /// [`RoundError`]; then nothing was placed.
     pub(crate) async fn round<E: TraderEnv>(&mut self, env: &E, trader: &Handle) -> Result<Round, RoundError> {
-        let (view, status) = self.observer.look(env, trader).await?;
+        let Look { view, status, venue_silent } = self.observer.look(env, trader).await?;
+        if let Some(error) = &venue_silent {
+            tracing::warn!(%error, "decided on what the venue said before");
+        }
         let height = view.height().unwrap_or(BlockHeight::new(0));
         let now = Now { time: env.clock().now(), height };
         let place = Place { journal_sequence: self.next_entry, store_sequence: status.sequence.0 };
@@ -87,7 +92,8 @@ impl<S: Strategy, J: Store> Brain<S, J> {
         }
         let total = u32::try_from(decided.entry.intents.len()).unwrap_or(u32::MAX);
         let approved = u32::try_from(decided.approved.len()).unwrap_or(u32::MAX);
-        let mut round = Round { refused: total.saturating_sub(approved), ..Round::default() };
+        let refused = total.saturating_sub(approved);
+        let mut round = Round { refused, venue_silent: venue_silent.is_some(), ..Round::default() };
         self.write(&decided.entry).await?;
         for intent in decided.approved {
             let cancels = matches!(intent.get(), Intent::Cancel { .. });

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 use tidegate_engine::view::{AccountView, LeaseView, MarketView, NodeView, OrderView, Rating, Seen, Side};
 use tidegate_ports::{
-    Clock as _, LinkError, NodeData as _, NodeError, Timestamp, TraderEnv, VenueLink as _, Wallet as _,
+    BatchSnapshot, Clock as _, LinkError, MarketInterest, NodeData as _, NodeError, Terms, Timestamp, TraderEnv,
+    VenueLink as _, Wallet as _,
 };
 use tidegate_protocol::account::Account;
 use tidegate_protocol::fees::reserved_for;
-use tidegate_protocol::keys::OrderNonce;
-use tidegate_protocol::order::OwnOrder;
+use tidegate_protocol::keys::{AccountKey, NodeId, OrderNonce};
+use tidegate_protocol::order::{NodeTier, OwnOrder};
 use tidegate_protocol::units::{BlockCount, RatePerBillion, Sats};
 use tidegate_trader::{Gone, Handle, Lease, Status};
 
@@ -20,18 +21,33 @@ const FEE_SAMPLES: usize = 2016;
 /// Confirmation target of the fee samples, as of batches.
 const FEE_TARGET_BLOCKS: u32 = 6;
 
-/// Something could not be asked. The view stays as old as it was.
+/// Something without which nothing can be decided could not be asked.
 #[derive(Debug, Error)]
 pub(crate) enum ObserveError {
     /// The node.
     #[error(transparent)]
     Node(#[from] NodeError),
-    /// The venue.
-    #[error(transparent)]
-    Venue(#[from] LinkError),
     /// The trader ended.
     #[error(transparent)]
     Trader(#[from] Gone),
+}
+
+/// What one look saw.
+pub(crate) struct Look {
+    /// Everything known, each datum with the time it became known.
+    pub(crate) view: MarketView,
+    /// The trader's own state.
+    pub(crate) status: Status,
+    /// Why the venue's data are as old as they are; nothing when they are fresh.
+    pub(crate) venue_silent: Option<LinkError>,
+}
+
+/// What the venue was asked in one look.
+struct VenueData {
+    terms: Terms,
+    snapshots: Vec<BatchSnapshot>,
+    interest: BTreeMap<BlockCount, MarketInterest>,
+    ratings: Vec<(NodeId, NodeTier)>,
 }
 
 /// Remembers what must outlive one look: clearings, fee samples, when an order was first seen.
@@ -42,44 +58,50 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    /// Looks at everything once.
+    /// Looks at everything once. A silent venue leaves its data as they were: the gate refuses new orders on old terms,
+    /// while an expired account can still be closed.
     ///
     /// # Errors
-    /// [`ObserveError`] when a source does not answer.
-    pub(crate) async fn look<E: TraderEnv>(
-        &mut self,
-        env: &E,
-        trader: &Handle,
-    ) -> Result<(MarketView, Status), ObserveError> {
+    /// [`ObserveError`] when node or trader do not answer.
+    pub(crate) async fn look<E: TraderEnv>(&mut self, env: &E, trader: &Handle) -> Result<Look, ObserveError> {
         let info = env.node().info().await?;
         let fee_rate = env.wallet().estimate_fee(FEE_TARGET_BLOCKS).await?;
         let wallet = env.wallet().confirmed_balance().await?;
-        let terms = env.link().terms().await?;
-        let snapshots = env.link().snapshots(SNAPSHOTS).await?;
-        let interest = env.link().market_info().await?;
-        let ratings = env.link().ratings(&[info.id]).await?;
+        let venue = ask_venue(env, info.id).await;
         let status = trader.status().await?;
         let now = env.clock().now();
 
         let view = &mut self.view;
         view.at = now;
-        if view.observed_since == Timestamp::default() {
-            // Before our first look, what the venue still tells of its past is known without gap.
-            view.observed_since = snapshots.last().map_or(now, |oldest| Timestamp(oldest.created_ns / 1_000_000));
-        }
-        for snapshot in &snapshots {
-            view.add_snapshot(snapshot, now);
-        }
         view.fee_rates.push(Seen::now(now, fee_rate));
         let excess = view.fee_rates.len().saturating_sub(FEE_SAMPLES);
         view.fee_rates.drain(..excess);
-        view.terms = vec![Seen::now(now, terms)];
-        view.interest = vec![Seen::now(now, interest)];
-        view.ratings = ratings.into_iter().map(|(node, tier)| Seen::now(now, Rating { node, tier })).collect();
         view.heights = vec![Seen::now(now, info.best_height)];
         view.node = vec![Seen::now(now, NodeView { id: info.id, wallet_confirmed: wallet, synced: info.synced })];
+        let venue_silent = match venue {
+            Ok(data) => {
+                self.add_venue(data, now);
+                None
+            }
+            Err(error) => Some(error),
+        };
         self.add_own(&status, now);
-        Ok((self.view.clone(), status))
+        Ok(Look { view: self.view.clone(), status, venue_silent })
+    }
+
+    fn add_venue(&mut self, data: VenueData, now: Timestamp) {
+        let view = &mut self.view;
+        if view.observed_since == Timestamp::default() {
+            // Before our first look, what the venue still tells of its past is known without gap.
+            view.observed_since = data.snapshots.last().map_or(now, |oldest| Timestamp(oldest.created_ns / 1_000_000));
+        }
+        for snapshot in &data.snapshots {
+            view.add_snapshot(snapshot, now);
+        }
+        view.terms = vec![Seen::now(now, data.terms)];
+        view.interest = vec![Seen::now(now, data.interest)];
+        let rated = data.ratings.into_iter().map(|(node, tier)| Seen::now(now, Rating { node, tier }));
+        view.ratings = rated.collect();
     }
 
     /// The latest clearing rate of each duration; clearings are kept oldest first.
@@ -112,8 +134,17 @@ impl Observer {
     }
 }
 
+async fn ask_venue<E: TraderEnv>(env: &E, node: NodeId) -> Result<VenueData, LinkError> {
+    Ok(VenueData {
+        terms: env.link().terms().await?,
+        snapshots: env.link().snapshots(SNAPSHOTS).await?,
+        interest: env.link().market_info().await?,
+        ratings: env.link().ratings(&[node]).await?,
+    })
+}
+
 /// What one order reserves; the whole account when that cannot be computed, which is the careful answer.
-fn order_reserve(own: &OwnOrder, accounts: &BTreeMap<tidegate_protocol::keys::AccountKey, &Account>) -> Sats {
+fn order_reserve(own: &OwnOrder, accounts: &BTreeMap<AccountKey, &Account>) -> Sats {
     let Some(account) = accounts.get(&own.order.account) else { return Sats::ZERO };
     reserved_for(own, &own.fee_ceiling, account.terms.version).unwrap_or(account.value)
 }

@@ -96,7 +96,9 @@ impl Market {
         tracing::debug!(reason = %outcome.reason, "the venue tried to clear");
         // Else a lease would be booked at this block or at one of the next day's, as the sockets have it, and decisions
         // that look at its age would not repeat.
-        self.wait(async || self.unbooked().await).await?;
+        if let Some(batch) = outcome.cleared {
+            self.wait(async || self.unbooked(batch).await).await?;
+        }
         self.world.mine(DAY_BLOCKS);
         self.clock.advance(BLOCK_MS * u64::from(DAY_BLOCKS));
         self.settle().await?;
@@ -120,11 +122,11 @@ impl Market {
         }
     }
 
-    /// A trader that signed a batch and has not heard yet that it is final.
-    async fn unbooked(&self) -> anyhow::Result<Option<String>> {
+    /// A trader that signed the batch and has not heard yet that it is final.
+    async fn unbooked(&self, batch: BatchId) -> anyhow::Result<Option<String>> {
         for trader in &self.traders {
-            if !trader.status().await?.pending_batches.is_empty() {
-                return Ok(Some(format!("{} has signed a batch that is not final", trader.name)));
+            if trader.status().await?.pending_batches.contains(&batch) {
+                return Ok(Some(format!("{} has not booked batch {batch}", trader.name)));
             }
         }
         Ok(None)
