@@ -55,6 +55,14 @@ pub async fn bind(address: SocketAddr, key: &'static str) -> Result<BoundHttp, H
 }
 
 impl BoundHttp {
+    /// The address that was bound (its port may have been chosen by the system).
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
     /// Serves until shutdown.
     pub async fn serve(self, page: Arc<dyn Page>, shutdown: Shutdown) {
         let router = Router::new()

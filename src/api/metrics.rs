@@ -1,45 +1,45 @@
 //! Prometheus metrics: base units, `_total` on counters, ratios 0 to 1, no order nonce as label.
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 type Made<T> = Result<T, prometheus::Error>;
 
-fn int_gauge(registry: &Registry, name: &str, help: &str) -> Made<IntGauge> {
-    let gauge = IntGauge::new(name, help)?;
-    registry.register(Box::new(gauge.clone()))?;
-    Ok(gauge)
-}
+/// Makes metrics and registers them.
+struct Maker(Registry);
 
-fn gauge(registry: &Registry, name: &str, help: &str) -> Made<Gauge> {
-    let gauge = Gauge::new(name, help)?;
-    registry.register(Box::new(gauge.clone()))?;
-    Ok(gauge)
-}
+impl Maker {
+    fn register<T: Collector + Clone + 'static>(&self, made: Made<T>) -> Made<T> {
+        let metric = made?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
 
-fn int_gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Made<IntGaugeVec> {
-    let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(gauges.clone()))?;
-    Ok(gauges)
-}
+    fn int_gauge(&self, name: &str, help: &str) -> Made<IntGauge> {
+        self.register(IntGauge::new(name, help))
+    }
 
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Made<GaugeVec> {
-    let gauges = GaugeVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(gauges.clone()))?;
-    Ok(gauges)
-}
+    fn gauge(&self, name: &str, help: &str) -> Made<Gauge> {
+        self.register(Gauge::new(name, help))
+    }
 
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Made<IntCounterVec> {
-    let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(counters.clone()))?;
-    Ok(counters)
-}
+    fn counter(&self, name: &str, help: &str) -> Made<IntCounter> {
+        self.register(IntCounter::new(name, help))
+    }
 
-fn counter(registry: &Registry, name: &str, help: &str) -> Made<IntCounter> {
-    let counter = IntCounter::new(name, help)?;
-    registry.register(Box::new(counter.clone()))?;
-    Ok(counter)
+    fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Made<IntGaugeVec> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Made<GaugeVec> {
+        self.register(GaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Made<IntCounterVec> {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels))
+    }
 }
 
 /// Raises a counter to the total of an append-only ledger; a smaller total leaves it alone, for counters only rise.
@@ -88,6 +88,8 @@ pub struct AgentMetrics {
     pub decisions_total: IntCounterVec,
     /// Failed calls by counterpart (node, venue).
     pub failures_total: IntCounterVec,
+    /// 1 after a broken promise: orders are cancelled and nothing is placed until a person restarts the agent.
+    pub trading_halted: IntGauge,
     /// 1 while the batch stream is up and accounts are subscribed.
     pub venue_subscribed: IntGauge,
     /// Best height of the node.
@@ -102,77 +104,65 @@ impl AgentMetrics {
     /// # Errors
     /// When a name is not valid or used twice: a defect.
     pub fn new() -> Made<AgentMetrics> {
-        let r = Registry::new();
+        let m = Maker(Registry::new());
         Ok(AgentMetrics {
-            account_balance_sats: int_gauges(
-                &r,
+            account_balance_sats: m.int_gauges(
                 "tidegate_account_balance_sats",
                 "Value of an account, in satoshi",
                 &["account", "state"],
             )?,
-            account_reserved_sats: int_gauges(
-                &r,
+            account_reserved_sats: m.int_gauges(
                 "tidegate_account_reserved_sats",
                 "Value reserved by open orders, in satoshi",
                 &["account"],
             )?,
-            orders: int_gauges(&r, "tidegate_orders", "Orders by side and state", &["side", "state"])?,
-            open_units: int_gauges(
-                &r,
+            orders: m.int_gauges("tidegate_orders", "Orders by side and state", &["side", "state"])?,
+            open_units: m.int_gauges(
                 "tidegate_open_units",
                 "Units of 100,000 sat not yet filled, by side",
                 &["side"],
             )?,
-            clearing_rate_ppb: int_gauges(
-                &r,
+            clearing_rate_ppb: m.int_gauges(
                 "tidegate_clearing_rate_ppb",
                 "Latest clearing rate, parts per billion per block",
                 &["duration_blocks"],
             )?,
-            leases_total: counters(&r, "tidegate_leases_total", "Leases booked, by role", &["role"])?,
-            leased_sats_total: counters(
-                &r,
+            leases_total: m.counters("tidegate_leases_total", "Leases booked, by role", &["role"])?,
+            leased_sats_total: m.counters(
                 "tidegate_leased_sats_total",
                 "Principal of booked leases, in satoshi",
                 &["role"],
             )?,
-            premium_sats_total: counters(
-                &r,
+            premium_sats_total: m.counters(
                 "tidegate_premium_sats_total",
                 "Premium since the first lease, in satoshi",
                 &["direction"],
             )?,
-            execution_fee_sats_total: counter(
-                &r,
+            execution_fee_sats_total: m.counter(
                 "tidegate_execution_fee_sats_total",
                 "Execution fees paid since the first lease, in satoshi",
             )?,
-            chain_fee_sats_total: counter(
-                &r,
+            chain_fee_sats_total: m.counter(
                 "tidegate_chain_fee_sats_total",
                 "Chain fees paid in batches since the first lease, in satoshi",
             )?,
-            yield_ratio: gauges(
-                &r,
+            yield_ratio: m.gauges(
                 "tidegate_lease_yield_ratio",
                 "Annualised yield of leases sold, over 52,560 blocks",
                 &["kind"],
             )?,
-            decisions_total: counters(
-                &r,
+            decisions_total: m.counters(
                 "tidegate_decisions_total",
                 "Decisions of the strategy by outcome",
                 &["outcome"],
             )?,
-            failures_total: counters(&r, "tidegate_failures_total", "Failed calls by counterpart", &["counterpart"])?,
-            venue_subscribed: int_gauge(
-                &r,
-                "tidegate_venue_subscribed",
-                "1 while accounts are subscribed at the venue",
-            )?,
-            best_height_blocks: int_gauge(&r, "tidegate_best_height_blocks", "Best height of the node")?,
-            last_decision_seconds: gauge(&r, "tidegate_last_decision_seconds", "Unix time of the last decision")?,
-            registry: r,
+            failures_total: m.counters("tidegate_failures_total", "Failed calls by counterpart", &["counterpart"])?,
+            trading_halted: m.int_gauge("tidegate_trading_halted", "1 after a broken promise, until a restart")?,
+            venue_subscribed: m
+                .int_gauge("tidegate_venue_subscribed", "1 while accounts are subscribed at the venue")?,
+            best_height_blocks: m.int_gauge("tidegate_best_height_blocks", "Best height of the node")?,
+            last_decision_seconds: m.gauge("tidegate_last_decision_seconds", "Unix time of the last decision")?,
+            registry: m.0,
         })
     }
 }
@@ -198,13 +188,13 @@ impl VenueMetrics {
     /// # Errors
     /// When a name is not valid or used twice: a defect.
     pub fn new() -> Made<VenueMetrics> {
-        let r = Registry::new();
+        let m = Maker(Registry::new());
         Ok(VenueMetrics {
-            traders: int_gauge(&r, "tidegate_venue_traders", "Traders with an open stream")?,
-            accounts: int_gauges(&r, "tidegate_venue_accounts", "Accounts by state", &["state"])?,
-            orders: int_gauges(&r, "tidegate_venue_orders", "Open orders by side", &["side"])?,
-            batches_total: counter(&r, "tidegate_venue_batches_total", "Batches made final")?,
-            registry: r,
+            traders: m.int_gauge("tidegate_venue_traders", "Traders with an open stream")?,
+            accounts: m.int_gauges("tidegate_venue_accounts", "Accounts by state", &["state"])?,
+            orders: m.int_gauges("tidegate_venue_orders", "Open orders by side", &["side"])?,
+            batches_total: m.counter("tidegate_venue_batches_total", "Batches made final")?,
+            registry: m.0,
         })
     }
 }

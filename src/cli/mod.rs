@@ -5,7 +5,9 @@ mod run;
 mod sandbox;
 mod venue;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -16,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 ///
 /// Independent implementation, not affiliated with Lightning Labs.
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, about, long_about)]
+#[command(name = "tidegate", version, about, long_about, after_help = EXAMPLES)]
 struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -34,6 +36,16 @@ struct Cli {
     log_json: bool,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  tidegate sandbox                            trade on a simulated chain, now, without any service
+  tidegate permissions --role trader          print the command that bakes the agent's macaroon
+  tidegate run --config agent.toml            run the agent beside its lnd
+  tidegate venue --config venue.toml          run an auction venue beside its lnd
+
+Results go to standard output, logs and errors to standard error. The exit code is 0 when the command did what it
+was asked for (also when it was stopped by a signal), 1 when it could not go on, and 2 when the command line is wrong.";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Trades on a simulated chain in this process until some batches cleared; needs no service.
@@ -48,42 +60,95 @@ enum Command {
 
 /// Parses the command line, runs the command, and turns its outcome into the exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    start_logging(&cli);
+    match execute(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn execute(cli: Cli) -> anyhow::Result<()> {
+    start_logging(&cli)?;
     // The process-wide TLS provider; a second installation is refused, which can only mean that it is there already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&anyhow::Error::new(error).context("can not start the runtime")),
-    };
-    let outcome = runtime.block_on(async {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("can not start the runtime")?.block_on(async {
         match cli.command {
             Command::Sandbox(args) => sandbox::execute(args).await,
             Command::Run(args) => run::execute(args).await,
             Command::Venue(args) => venue::execute(args).await,
             Command::Permissions(args) => permissions::execute(&args),
         }
-    });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
-    }
+    })
 }
 
-fn start_logging(cli: &Cli) {
-    let filter = EnvFilter::try_new(&cli.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if cli.log_json { builder.json().init() } else { builder.init() }
+fn start_logging(cli: &Cli) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&cli.log).with_context(|| {
+        format!("--log (or TIDEGATE_LOG): {:?} is not a log filter; write e.g. info or tidegate=debug", cli.log)
+    })?;
+    // Colours are for people: a file or a journal gets none.
+    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
+    if cli.log_json {
+        builder.json().init()
+    } else {
+        builder.init()
+    }
+    Ok(())
 }
 
 #[allow(clippy::print_stderr, reason = "the place where a command's failure is told to its user")]
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", sentence(error));
     ExitCode::FAILURE
 }
 
-/// Prints a command's result.
-#[allow(clippy::print_stdout, reason = "the place where a command's result is told to its user")]
-fn say(text: &str) {
-    println!("{text}");
+/// The error and its causes, each once: many of ours tell their cause themselves.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.contains(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    text
+}
+
+/// Prints a command's result. A reader that has seen enough (`| head`) is no failure.
+///
+/// # Errors
+/// When standard output cannot be written.
+fn say(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("can not write to standard output"),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_that_was_told_is_not_told_again() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("can not read a file: {source}")]
+        struct Told {
+            source: std::io::Error,
+        }
+        let told = Told { source: std::io::Error::other("no disk") };
+        assert_eq!(sentence(&anyhow::Error::new(told)), "can not read a file: no disk");
+        let error = anyhow::anyhow!("no disk").context("can not write").context("stopped");
+        assert_eq!(sentence(&error), "stopped: can not write: no disk");
+    }
 }

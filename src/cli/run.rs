@@ -4,8 +4,24 @@ use crate::config::AgentConfig;
 use crate::daemon;
 use std::path::PathBuf;
 
+const EXAMPLES: &str = "\
+Before the first start:
+  tidegate permissions --role trader          bake the macaroon with the command that this prints
+  cp config/agent.example.toml agent.toml     then set network, node, venue, strategy_file and every limit
+
+It starts with limits.dry_run = true: it decides and journals, and places nothing. Set it to false to trade.
+
+While it runs (the address is status_listen):
+  curl 127.0.0.1:12081/healthz                ok while the process serves
+  curl 127.0.0.1:12081/v1/status              accounts, orders, leases, yields; 503 and why while it waits for the node
+  curl 127.0.0.1:12081/metrics                the same for Prometheus
+
+A node or a venue that is away, starting or locked is waited for. SIGTERM or Ctrl-C stops it at any moment; what it
+has signed is stored first, and the next start goes on from there.";
+
 /// Arguments.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// Configuration file (TOML); config/agent.example.toml explains each key.
     #[arg(long, env = "TIDEGATE_CONFIG")]

@@ -6,8 +6,16 @@ use anyhow::Context as _;
 use comfy_table::Table;
 use std::path::PathBuf;
 
+const EXAMPLES: &str = "\
+Examples:
+  tidegate sandbox                            3 batches, as tables
+  tidegate sandbox --batches 20 --seed 7      another market; the same seed gives the same keys, prices and leases
+  tidegate sandbox --json | jq .batches       for machines: only JSON goes to standard output
+  tidegate sandbox --keep run1                keep the databases: sqlite3 run1/anna.sqlite .dump";
+
 /// Arguments.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// Trade until this many batches cleared.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -31,12 +39,7 @@ pub(super) async fn execute(args: Args) -> anyhow::Result<()> {
     }
     let settings = Settings { batches: args.batches, seed: args.seed, data_dir };
     let report = sandbox::run(&settings, |line| tracing::info!("{line}")).await?;
-    if args.json {
-        say(&serde_json::to_string_pretty(&report)?)
-    } else {
-        say(&text(&report))
-    }
-    Ok(())
+    if args.json { say(&serde_json::to_string_pretty(&report)?) } else { say(&text(&report)) }
 }
 
 fn text(report: &SandboxReport) -> String {

@@ -1,11 +1,14 @@
 //! Configuration of `tidegate run`.
 
-use super::{ConfigError, NodeConfig, load, require, require_loopback, require_network};
+use super::{ConfigError, NodeConfig, load, require, require_between, require_loopback, require_network};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tidegate_engine::gate::Limits;
 use tidegate_protocol::units::SatPerKw;
+
+/// A strategy that looks less often than once a day misses too much.
+const DAY_SECONDS: u64 = 86_400;
 
 /// Everything an agent is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -61,7 +64,7 @@ impl AgentConfig {
             loopback,
             "must be a loopback address and port (e.g. 127.0.0.1:12010) while venue.insecure is true",
         )?;
-        require(path, "decide_every_seconds", config.decide_every_seconds > 0, "must be at least 1")?;
+        require_between(path, "decide_every_seconds", config.decide_every_seconds, 1..=DAY_SECONDS)?;
         let fee_rate = config.limits.max_batch_fee_rate_sat_per_kw;
         require(path, "limits.max_batch_fee_rate_sat_per_kw", fee_rate >= SatPerKw::FLOOR, "must be at least 253")?;
         // The strategy's file is named relative to the configuration that names it.

@@ -1,50 +1,21 @@
 //! Configuration files: TOML, unknown keys are errors, units stand in key names, limits have no unlimited default.
 
 mod agent;
+mod error;
+mod strategy;
 mod venue;
 
 pub use agent::{AgentConfig, VenueLinkConfig};
+pub use error::{ConfigError, File};
+pub use strategy::load_strategy;
 pub use venue::{RatingsConfig, TermsConfig, VenueConfigFile};
 
 use crate::node::LndConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use thiserror::Error;
-
-/// A configuration that cannot be used. Each says what, where, and what to do.
-#[derive(Debug, Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error(
-        "can not read the configuration {path}: {source}. Give an existing file with --config; examples are in config/"
-    )]
-    Read {
-        /// File.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Not TOML, an unknown key, or a value of the wrong type.
-    #[error("the configuration {path} is not valid: {reason}. Compare it with the example in config/")]
-    Parse {
-        /// File.
-        path: PathBuf,
-        /// Where and what.
-        reason: String,
-    },
-    /// A value that contradicts a rule.
-    #[error("the configuration {path}: {key} {rule}")]
-    Rule {
-        /// File.
-        path: PathBuf,
-        /// Key.
-        key: &'static str,
-        /// What must hold.
-        rule: String,
-    },
-}
 
 /// How to reach the Lightning node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,17 +29,25 @@ pub struct NodeConfig {
     pub macaroon: PathBuf,
 }
 
-/// Reads and parses a TOML file.
+/// Reads and parses a configuration.
 ///
 /// # Errors
 /// [`ConfigError::Read`] or [`ConfigError::Parse`].
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-    toml::from_str(&text).map_err(|error| ConfigError::Parse { path: path.into(), reason: error.to_string() })
+    let text = File::Configuration.read(path)?;
+    toml::from_str(&text).map_err(|error| File::Configuration.unparsed(path, &text, &error))
 }
 
 fn require(path: &Path, key: &'static str, holds: bool, rule: &str) -> Result<(), ConfigError> {
-    if holds { Ok(()) } else { Err(ConfigError::Rule { path: path.into(), key, rule: rule.to_owned() }) }
+    if holds {
+        return Ok(());
+    }
+    Err(ConfigError::Rule { file: File::Configuration, path: path.into(), key, rule: rule.to_owned() })
+}
+
+fn require_between(path: &Path, key: &'static str, value: u64, range: RangeInclusive<u64>) -> Result<(), ConfigError> {
+    let rule = format!("is {value}: must be at least {} and at most {}", range.start(), range.end());
+    require(path, key, range.contains(&value), &rule)
 }
 
 fn require_loopback(path: &Path, key: &'static str, address: SocketAddr) -> Result<(), ConfigError> {
@@ -77,7 +56,8 @@ fn require_loopback(path: &Path, key: &'static str, address: SocketAddr) -> Resu
     require(path, key, address.ip().is_loopback(), &rule)
 }
 
-const NETWORKS: [&str; 5] = ["mainnet", "testnet", "testnet4", "signet", "regtest"];
+/// Networks, as lnd names them.
+pub const NETWORKS: [&str; 5] = ["mainnet", "testnet", "testnet4", "signet", "regtest"];
 
 fn require_network(path: &Path, network: &str) -> Result<(), ConfigError> {
     let rule = format!("is {network:?}: must be one of {}", NETWORKS.join(", "));

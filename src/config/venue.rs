@@ -1,9 +1,17 @@
 //! Configuration of `tidegate venue`.
 
-use super::{ConfigError, NodeConfig, load, require, require_loopback, require_network};
+use super::{ConfigError, NodeConfig, load, require, require_between, require_loopback, require_network};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use tidegate_protocol::keys::NodeId;
+use tidegate_protocol::units::Sats;
+
+const WEEK_SECONDS: u64 = 604_800;
+/// Range of confirmation targets that lnd estimates a fee rate for.
+const CONF_TARGETS: core::ops::RangeInclusive<u64> = 2..=1008;
+/// One unit of supply.
+const UNIT_SATS: u64 = 100_000;
 
 /// Everything a venue is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -63,17 +71,29 @@ impl VenueConfigFile {
         require_network(path, &config.network)?;
         require_loopback(path, "listen", config.listen)?;
         require_loopback(path, "status_listen", config.status_listen)?;
-        require(
-            path,
-            "terms.durations_blocks",
-            !config.terms.durations_blocks.is_empty(),
-            "must name at least one duration, e.g. [2016]",
-        )?;
-        let whole_days = config.terms.durations_blocks.iter().all(|blocks| *blocks > 0 && blocks % 144 == 0);
-        require(path, "terms.durations_blocks", whole_days, "must be non-zero multiples of 144")?;
-        require(path, "terms.max_account_sats", config.terms.max_account_sats >= 100_000, "must be at least 100000")?;
+        require_between(path, "tick_seconds", config.tick_seconds, 0..=WEEK_SECONDS)?;
+        config.terms.check(path)?;
         require(path, "ratings.unlisted_tier", config.ratings.unlisted_tier <= 1, "must be 0 or 1")?;
-        require(path, "terms.fee_rate_ppm", config.terms.fee_rate_ppm <= 1_000_000, "must be at most 1000000")?;
+        for node in &config.ratings.tier1_nodes {
+            let rule = format!("names {node:?}, which is not a node key: write 66 hexadecimal digits");
+            require(path, "ratings.tier1_nodes", node.parse::<NodeId>().is_ok(), &rule)?;
+        }
         Ok(config)
+    }
+}
+
+impl TermsConfig {
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let durations = &self.durations_blocks;
+        let some = "must name at least one duration, e.g. [2016]";
+        require(path, "terms.durations_blocks", !durations.is_empty(), some)?;
+        let whole_days = durations.iter().all(|blocks| *blocks > 0 && blocks % 144 == 0);
+        require(path, "terms.durations_blocks", whole_days, "must be non-zero multiples of 144")?;
+        let all_coins = Sats::MAX.get();
+        require_between(path, "terms.max_account_sats", self.max_account_sats, UNIT_SATS..=all_coins)?;
+        require_between(path, "terms.base_fee_sats", self.base_fee_sats, 0..=all_coins)?;
+        require_between(path, "terms.fee_rate_ppm", self.fee_rate_ppm, 0..=1_000_000)?;
+        let target = u64::from(self.batch_conf_target_blocks);
+        require_between(path, "terms.batch_conf_target_blocks", target, CONF_TARGETS)
     }
 }

@@ -1,13 +1,13 @@
 //! `tidegate run`: strategy and pool client on a real node.
 
 use super::brain::{Brain, Round, RoundError};
-use super::connect::connect;
+use super::connect::{Waiting, connect};
 use super::data_dir;
 use super::observe::ObserveError;
 use super::parts::TraderParts;
 use super::report::{StatusReport, update_metrics};
-use crate::api::{self, AgentMetrics, Answer, Page, render};
-use crate::config::AgentConfig;
+use crate::api::{self, AgentMetrics, Answer, BoundHttp, Page, render};
+use crate::config::{AgentConfig, load_strategy};
 use crate::node::Role;
 use crate::runtime::{OsEntropy, Shutdown, SystemClock};
 use crate::store::SqliteStore;
@@ -21,33 +21,53 @@ use tidegate_ports::{Clock as _, Store, TraderEnv};
 use tidegate_strategies::AnyStrategy;
 use tidegate_trader::{Handle, TraderConfig};
 
+/// What an agent has of its own, before it talks to anybody.
+struct Local {
+    store: SqliteStore,
+    brain: Brain<AnyStrategy, SqliteStore>,
+    link: GrpcLink,
+    http: BoundHttp,
+    metrics: AgentMetrics,
+}
+
+impl Local {
+    /// Strategy, data folder and port: whatever is wrong with them is told before anybody is waited for.
+    async fn open(config: &AgentConfig) -> anyhow::Result<Local> {
+        let strategy = load_strategy(&config.strategy_file)?;
+        data_dir::create(&config.data_dir)?;
+        let file = config.data_dir.join("agent.sqlite");
+        // First: a second agent with the same configuration is told of the first one, not of its port.
+        let store = SqliteStore::open(&file, "trader").await?;
+        let journal = SqliteStore::open(&file, "journal").await?;
+        let token = Token::new(data_dir::venue_token(&config.data_dir, &OsEntropy)?);
+        let brain = Brain::load(strategy, RiskGate::new(config.limits.clone()), journal).await?;
+        let link = GrpcLink::new(&config.venue.address, token)?;
+        let http = api::bind(config.status_listen, "status_listen").await?;
+        Ok(Local { store, brain, link, http, metrics: AgentMetrics::new()? })
+    }
+}
+
 /// Runs an agent until a signal.
 ///
 /// # Errors
 /// When something it needs cannot be had at the start, or when its state cannot be trusted any more: a sentence that
-/// says what, where and what to do. A node or venue that goes away later is waited for.
+/// says what, where and what to do. A node or venue that is away, at the start or later, is waited for.
 pub async fn run_agent(config: AgentConfig) -> anyhow::Result<()> {
     let shutdown = Shutdown::default();
     shutdown.on_signals()?;
-    let strategy = load_strategy(&config)?;
-    let http = api::bind(config.status_listen, "status_listen").await?;
-    data_dir::create(&config.data_dir)?;
-    let file = config.data_dir.join("agent.sqlite");
-    let store = SqliteStore::open(&file, "trader").await?;
-    let journal = SqliteStore::open(&file, "journal").await?;
-    let token = Token::new(data_dir::venue_token(&config.data_dir, &OsEntropy)?);
-    let node = connect(&config.node.lnd(&config.network), Role::Trader, &shutdown).await?;
-    let link = GrpcLink::new(&config.venue.address, token)?;
+    let Local { store, brain, link, http, metrics } = Local::open(&config).await?;
     let (trader, flows) = tidegate_trader::trader(TraderConfig::default());
-    let metrics = AgentMetrics::new()?;
-    let page = AgentPage { trader: trader.clone(), metrics: metrics.clone() };
+    let waiting = Waiting::for_node(&config.node.address);
+    let page = AgentPage { trader: trader.clone(), metrics: metrics.clone(), waiting: waiting.clone() };
+    tracing::info!(status = %http.address()?, "serving /healthz, /metrics and /v1/status");
     tokio::spawn(http.serve(Arc::new(page), shutdown.clone()));
-    let brain = Brain::load(strategy, RiskGate::new(config.limits.clone()), journal).await?;
+    let lnd = config.node.lnd(&config.network);
+    let Some(node) = connect(&lnd, Role::Trader, &waiting, &shutdown).await? else { return Ok(()) };
     let parts = Arc::new(TraderParts { node, link, store, clock: SystemClock, entropy: OsEntropy });
     if config.limits.dry_run {
         tracing::warn!("dry run: decisions are journaled, nothing is placed; set limits.dry_run = false to trade");
     }
-    tracing::info!(venue = %config.venue.address, status = %config.status_listen, network = %config.network, "the agent runs");
+    tracing::info!(venue = %config.venue.address, network = %config.network, "the agent runs");
     let pause = Duration::from_secs(config.decide_every_seconds);
     let deciding = tokio::spawn(decide(brain, Arc::clone(&parts), trader.clone(), metrics, pause, shutdown.clone()));
     let stop = tokio::spawn({
@@ -62,13 +82,6 @@ pub async fn run_agent(config: AgentConfig) -> anyhow::Result<()> {
     deciding.await.context("the decisions failed")?;
     stop.await.context("the shutdown failed")?;
     outcome.context("the agent stopped: its state can not be trusted; nothing was lost that was stored")
-}
-
-fn load_strategy(config: &AgentConfig) -> anyhow::Result<AnyStrategy> {
-    let path = &config.strategy_file;
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("can not read the strategy {} (strategy_file)", path.display()))?;
-    AnyStrategy::from_toml(&text).with_context(|| format!("the strategy {} is not valid", path.display()))
 }
 
 /// Decides at every pause until shutdown. A failed round is told, counted, and tried again at the next.
@@ -119,6 +132,7 @@ fn count_round(metrics: &AgentMetrics, outcome: &Result<Round, RoundError>) {
     let add = |name: &str, count: u32| metrics.decisions_total.with_label_values(&[name]).inc_by(u64::from(count));
     match outcome {
         Ok(round) => {
+            metrics.trading_halted.set(i64::from(round.halted));
             add("placed", round.placed);
             add("refused", round.refused);
             add("failed", round.failed);
@@ -142,21 +156,27 @@ fn seconds(unix: u64) -> f64 {
 struct AgentPage {
     trader: Handle,
     metrics: AgentMetrics,
+    waiting: Waiting,
 }
 
 impl Page for AgentPage {
     fn metrics(&self) -> Answer {
-        let (trader, metrics) = (self.trader.clone(), self.metrics.clone());
+        let (trader, metrics, waiting) = (self.trader.clone(), self.metrics.clone(), self.waiting.clone());
         Box::pin(async move {
-            let status = trader.status().await.map_err(|gone| gone.to_string())?;
-            update_metrics(&metrics, &status);
+            if waiting.reason().is_none() {
+                let status = trader.status().await.map_err(|gone| gone.to_string())?;
+                update_metrics(&metrics, &status);
+            }
             render(&metrics.registry)
         })
     }
 
     fn status(&self) -> Answer {
-        let trader = self.trader.clone();
+        let (trader, waiting) = (self.trader.clone(), self.waiting.clone());
         Box::pin(async move {
+            if let Some(reason) = waiting.reason() {
+                return Err(reason);
+            }
             let status = trader.status().await.map_err(|gone| gone.to_string())?;
             serde_json::to_string_pretty(&StatusReport::from(&status)).map_err(|error| error.to_string())
         })

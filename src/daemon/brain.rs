@@ -6,14 +6,16 @@ use thiserror::Error;
 use tidegate_engine::driver::{Place, step};
 use tidegate_engine::gate::{Approved, RiskGate};
 use tidegate_engine::journal::JournalEntry;
-use tidegate_engine::strategy::{Intent, Now, Strategy};
+use tidegate_engine::strategy::{Intent, Now, OrderIntent, Strategy};
 use tidegate_ports::{Change, Clock as _, Sequence, Store, StoreError, TraderEnv};
 use tidegate_protocol::order::{AuctionType, OrderSide};
 use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion};
-use tidegate_trader::{CloseAccount, Handle, NewOrder, OpenAccount};
+use tidegate_trader::{CloseAccount, Handle, NewOrder, OpenAccount, Reaction, Status};
 
-/// Table of journal entries, keyed by their number with leading zeros.
+/// Table of journal entries, keyed by their number with leading zeros. Only ever added to.
 const JOURNAL: &str = "journal";
+/// Table with one row: the newest entry again, so that a start need not read the whole journal.
+const LATEST: &str = "latest";
 
 /// A round that could not be completed.
 #[derive(Debug, Error)]
@@ -37,6 +39,8 @@ pub(crate) struct Round {
     pub(crate) failed: u32,
     /// The venue did not answer: it was decided on what it said before.
     pub(crate) venue_silent: bool,
+    /// Trading is stopped until a person restarts the agent.
+    pub(crate) halted: bool,
 }
 
 /// A strategy with its gate, its state and its journal.
@@ -48,6 +52,8 @@ pub(crate) struct Brain<S: Strategy, J: Store> {
     journal: J,
     sequence: Sequence,
     next_entry: u64,
+    /// A broken promise was seen: open orders are cancelled and nothing is placed until a person restarts the agent.
+    halted: bool,
 }
 
 impl<S: Strategy, J: Store> Brain<S, J> {
@@ -56,7 +62,7 @@ impl<S: Strategy, J: Store> Brain<S, J> {
     /// # Errors
     /// When the journal cannot be read.
     pub(crate) async fn load(strategy: S, gate: RiskGate, journal: J) -> Result<Brain<S, J>, StoreError> {
-        let (sequence, rows) = journal.load(&[JOURNAL]).await?;
+        let (sequence, rows) = journal.load(&[LATEST]).await?;
         let last = match rows.last() {
             None => None,
             Some(row) => Some(serde_json::from_str::<JournalEntry>(&row.value).map_err(|error| {
@@ -71,7 +77,7 @@ impl<S: Strategy, J: Store> Brain<S, J> {
         }
         let next_entry = last.map_or(0, |entry| entry.sequence.saturating_add(1));
         let state = state.unwrap_or_default();
-        Ok(Brain { strategy, state, gate, observer: Observer::default(), journal, sequence, next_entry })
+        Ok(Brain { strategy, state, gate, observer: Observer::default(), journal, sequence, next_entry, halted: false })
     }
 
     /// One round: everything is looked at, decided once, journaled, and what passed the gate is carried out.
@@ -80,6 +86,9 @@ impl<S: Strategy, J: Store> Brain<S, J> {
     /// [`RoundError`]; then nothing was placed.
     pub(crate) async fn round<E: TraderEnv>(&mut self, env: &E, trader: &Handle) -> Result<Round, RoundError> {
         let Look { view, status, venue_silent } = self.observer.look(env, trader).await?;
+        if self.halted {
+            return Ok(cancel_all(trader, &status).await);
+        }
         if let Some(error) = &venue_silent {
             tracing::warn!(%error, "decided on what the venue said before");
         }
@@ -97,12 +106,21 @@ impl<S: Strategy, J: Store> Brain<S, J> {
         self.write(&decided.entry).await?;
         for intent in decided.approved {
             let cancels = matches!(intent.get(), Intent::Cancel { .. });
-            match carry_out(trader, intent).await {
-                true => round.placed += 1,
-                false => round.failed += 1,
+            let Err(reaction) = carry_out(trader, intent).await else {
+                round.placed += 1;
+                continue;
+            };
+            round.failed += 1;
+            if reaction == Reaction::HaltTrading {
+                tracing::error!(
+                    "trading stops: a promise was broken (see above). Cancelling orders; find the cause, then restart"
+                );
+                self.halted = true;
+                round.halted = true;
+                break;
             }
             // What follows a cancel was meant to replace the order: with that one alive it would come on top.
-            if cancels && round.failed > 0 {
+            if cancels {
                 break;
             }
         }
@@ -121,42 +139,61 @@ impl<S: Strategy, J: Store> Brain<S, J> {
             key: key.clone(),
             reason: error.to_string(),
         })?;
-        self.sequence = self.journal.apply(self.sequence, &[Change::Put { table: JOURNAL, key, value }]).await?;
+        let latest = Change::Put { table: LATEST, key: LATEST.to_owned(), value: value.clone() };
+        let changes = [Change::Put { table: JOURNAL, key, value }, latest];
+        self.sequence = self.journal.apply(self.sequence, &changes).await?;
         self.next_entry = self.next_entry.saturating_add(1);
         Ok(())
     }
 }
 
-/// Carries out one approved intent; a failure is told and left to the next round, which sees the state that it left.
-async fn carry_out(trader: &Handle, approved: Approved<Intent>) -> bool {
+/// Cancels what is open; told again at each round until nothing is.
+async fn cancel_all(trader: &Handle, status: &Status) -> Round {
+    let mut round = Round { halted: true, ..Round::default() };
+    for own in status.orders.iter().filter(|own| !own.state.is_archived()) {
+        match trader.cancel_order(own.order.nonce).await {
+            Ok(()) => round.placed += 1,
+            Err(error) => {
+                tracing::warn!(nonce = %own.order.nonce, %error, "not cancelled yet; tried again at the next round");
+                round.failed += 1;
+            }
+        }
+    }
+    round
+}
+
+/// Carries out one approved intent; a failure is told, and left to the next round, which sees the state that it left.
+async fn carry_out(trader: &Handle, approved: Approved<Intent>) -> Result<(), Reaction> {
     let intent = approved.into_inner();
     let name = intent_name(&intent);
-    let outcome = match intent {
+    let told = |reason: String, reaction: Reaction| {
+        tracing::warn!(intent = name, %reason, ?reaction, "not carried out");
+        reaction
+    };
+    match intent {
         Intent::PlaceAsk { order, terms } => submit(trader, order, OrderSide::Ask(terms)).await,
         Intent::PlaceBid { order, terms } => submit(trader, order, OrderSide::Bid(terms)).await,
-        Intent::Cancel { nonce } => trader.cancel_order(nonce).await.map_err(|error| error.to_string()),
+        Intent::Cancel { nonce } => {
+            let outcome = trader.cancel_order(nonce).await;
+            outcome.map_err(|error| (error.to_string(), error.reaction()))
+        }
         Intent::OpenAccount { value, expiry_blocks, version } => {
             let request = OpenAccount { value, expiry_blocks, version, fee_rate: None };
-            trader.open_account(request).await.map(|_| ()).map_err(|error| error.to_string())
+            let outcome = trader.open_account(request).await;
+            outcome.map(drop).map_err(|error| (error.to_string(), error.reaction()))
         }
         Intent::CloseAccount { account } => {
             let request = CloseAccount { account, fee_rate: None, to: None };
-            trader.close_account(request).await.map(|_| ()).map_err(|error| error.to_string())
-        }
-    };
-    match outcome {
-        Ok(()) => {
-            tracing::info!(intent = name, "carried out");
-            true
-        }
-        Err(reason) => {
-            tracing::warn!(intent = name, %reason, "not carried out; decided anew at the next round");
-            false
+            let outcome = trader.close_account(request).await;
+            outcome.map(drop).map_err(|error| (error.to_string(), error.reaction()))
         }
     }
+    .map_err(|(reason, reaction)| told(reason, reaction))?;
+    tracing::info!(intent = name, "carried out");
+    Ok(())
 }
 
-async fn submit(trader: &Handle, order: tidegate_engine::strategy::OrderIntent, side: OrderSide) -> Result<(), String> {
+async fn submit(trader: &Handle, order: OrderIntent, side: OrderSide) -> Result<(), (String, Reaction)> {
     let request = NewOrder {
         account: order.account,
         rate: order.rate,
@@ -170,7 +207,8 @@ async fn submit(trader: &Handle, order: tidegate_engine::strategy::OrderIntent, 
         denied_nodes: Vec::new(),
         side,
     };
-    trader.submit_order(request).await.map(|_| ()).map_err(|error| error.to_string())
+    let outcome = trader.submit_order(request).await;
+    outcome.map(drop).map_err(|error| (error.to_string(), error.reaction()))
 }
 
 fn intent_name(intent: &Intent) -> &'static str {

@@ -1,6 +1,6 @@
 //! `tidegate venue`: the auction's flows on a real node, behind gRPC.
 
-use super::connect::connect;
+use super::connect::{Waiting, connect};
 use super::data_dir;
 use super::parts::VenueParts;
 use crate::api::{self, Answer, Page, VenueMetrics, raise_to, render};
@@ -22,19 +22,24 @@ use tidegate_venue::{Handle, Ratings, Status, VenueAccountState, VenueConfig};
 ///
 /// # Errors
 /// When something it needs cannot be had at the start, or when its state cannot be trusted any more: a sentence that
-/// says what, where and what to do.
+/// says what, where and what to do. A node that is away, at the start or later, is waited for.
 pub async fn run_venue(config: VenueConfigFile) -> anyhow::Result<()> {
     let shutdown = Shutdown::default();
     shutdown.on_signals()?;
+    let (handle, flows) = tidegate_venue::venue(rules(&config)?);
+    data_dir::create(&config.data_dir)?;
+    // First: a second venue with the same configuration is told of the first one, not of its port.
+    let store = SqliteStore::open(&config.data_dir.join("venue.sqlite"), "venue").await?;
     let server = venue::bind(config.listen).await?;
     let http = api::bind(config.status_listen, "status_listen").await?;
-    data_dir::create(&config.data_dir)?;
-    let store = SqliteStore::open(&config.data_dir.join("venue.sqlite"), "venue").await?;
-    let node = connect(&config.node.lnd(&config.network), Role::Venue, &shutdown).await?;
-    let traders = GrpcTraders::default();
-    let (handle, flows) = tidegate_venue::venue(rules(&config)?);
-    let page = VenuePage { handle: handle.clone(), metrics: VenueMetrics::new()? };
+    let waiting = Waiting::for_node(&config.node.address);
+    let page = VenuePage { handle: handle.clone(), metrics: VenueMetrics::new()?, waiting: waiting.clone() };
+    tracing::info!(status = %http.address()?, "serving /healthz, /metrics and /v1/status");
     tokio::spawn(http.serve(Arc::new(page), shutdown.clone()));
+    let lnd = config.node.lnd(&config.network);
+    let Some(node) = connect(&lnd, Role::Venue, &waiting, &shutdown).await? else { return Ok(()) };
+    let traders = GrpcTraders::default();
+    tracing::info!(listen = %server.address()?, network = %config.network, "the venue is open");
     let serving = tokio::spawn(server.serve(
         handle.clone(),
         config.terms.batch_conf_target_blocks,
@@ -48,7 +53,6 @@ pub async fn run_venue(config: VenueConfigFile) -> anyhow::Result<()> {
             handle.shutdown().await;
         }
     });
-    tracing::info!(listen = %config.listen, status = %config.status_listen, network = %config.network, "the venue is open");
     let parts = VenueParts { node, traders, store, clock: SystemClock, entropy: OsEntropy };
     let outcome = flows.run(&parts).await;
     shutdown.trigger();
@@ -81,12 +85,16 @@ fn rules(config: &VenueConfigFile) -> anyhow::Result<VenueConfig> {
 struct VenuePage {
     handle: Handle,
     metrics: VenueMetrics,
+    waiting: Waiting,
 }
 
 impl Page for VenuePage {
     fn metrics(&self) -> Answer {
-        let (handle, metrics) = (self.handle.clone(), self.metrics.clone());
+        let (handle, metrics, waiting) = (self.handle.clone(), self.metrics.clone(), self.waiting.clone());
         Box::pin(async move {
+            if waiting.reason().is_some() {
+                return render(&metrics.registry);
+            }
             let status = handle.status().await.map_err(|gone| gone.to_string())?;
             metrics.traders.set(count(status.streams));
             metrics.accounts.reset();
@@ -101,16 +109,22 @@ impl Page for VenuePage {
     }
 
     fn status(&self) -> Answer {
-        let handle = self.handle.clone();
+        let (handle, waiting) = (self.handle.clone(), self.waiting.clone());
         Box::pin(async move {
+            if let Some(reason) = waiting.reason() {
+                return Err(reason);
+            }
             let status = handle.status().await.map_err(|gone| gone.to_string())?;
             Ok(status_json(&status))
         })
     }
 
     fn tick(&self) -> Answer {
-        let handle = self.handle.clone();
+        let (handle, waiting) = (self.handle.clone(), self.waiting.clone());
         Box::pin(async move {
+            if let Some(reason) = waiting.reason() {
+                return Err(reason);
+            }
             let outcome = handle.tick().await.map_err(|gone| gone.to_string())?;
             let cleared = outcome.cleared.map(|batch| batch.to_string());
             Ok(serde_json::json!({ "cleared": cleared, "reason": outcome.reason.to_string() }).to_string())

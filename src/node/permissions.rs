@@ -10,7 +10,7 @@ use std::path::Path;
 pub enum Role {
     /// Buys and sells leases: accounts, signatures, channels.
     Trader,
-    /// Runs an auction: wallet, signatures and chain, no channels.
+    /// Runs an auction: signatures and chain; it can neither spend the wallet's coins nor touch channels.
     Venue,
 }
 
@@ -28,16 +28,11 @@ impl Role {
 const COMMON: &[&str] = &[
     CHECK_PERMISSIONS,
     GET_INFO,
-    GET_TRANSACTIONS,
-    WALLET_BALANCE,
     GET_VERSION,
     DERIVE_KEY,
-    DERIVE_NEXT_KEY,
     NEXT_ADDR,
     ESTIMATE_FEE,
-    SEND_OUTPUTS,
     PUBLISH_TRANSACTION,
-    SIGN_MESSAGE,
     SIGN_OUTPUT_RAW,
     DERIVE_SHARED_KEY,
     MUSIG2_CREATE_SESSION,
@@ -50,8 +45,13 @@ const COMMON: &[&str] = &[
     REGISTER_BLOCKS,
 ];
 
-/// Methods that only a trader calls.
+/// Methods that only a trader calls: its wallet pays for accounts, its account keys sign orders, it has channels.
 const TRADER: &[&str] = &[
+    GET_TRANSACTIONS,
+    WALLET_BALANCE,
+    SEND_OUTPUTS,
+    DERIVE_NEXT_KEY,
+    SIGN_MESSAGE,
     LIST_CHANNELS,
     PENDING_CHANNELS,
     CONNECT_PEER,

@@ -16,8 +16,8 @@ use tidegate_protocol::keys::{KeyDescriptor, KeyLocator, SharedSecret};
 use tidegate_protocol::musig2::{Musig2Version, PartialSignature, PublicNonce};
 use tidegate_wire::lnd::signrpc::{
     self, MuSig2CleanupRequest, MuSig2CombineSigRequest, MuSig2RegisterNoncesRequest, MuSig2SessionRequest,
-    MuSig2SignRequest, MuSig2Version, SharedKeyRequest, SignDescriptor, SignMessageReq, SignMethod, SignReq,
-    TaprootTweakDesc,
+    MuSig2SessionResponse, MuSig2SignRequest, MuSig2Version, SharedKeyRequest, SignDescriptor, SignMessageReq,
+    SignMethod, SignReq, TaprootTweakDesc,
 };
 use tidegate_wire::lnd::walletrpc::KeyReq;
 
@@ -103,14 +103,12 @@ impl Signer for LndNode {
         let call = MUSIG2_CREATE_SESSION;
         let answer = link.ask(call, link.signer().mu_sig2_create_session(session_request(request)?)).await?;
         let session = SessionId(array(call, "a session id", &answer.session_id)?);
-        let nonce = PublicNonce(array(call, "nonces", &answer.local_public_nonces)?);
-        if request.other_nonce.is_some() && !answer.have_all_nonces {
-            return Err(bad_answer(call, "nonces are missing though both were given"));
+        let begun = self.begun(session, request, &answer);
+        if begun.is_err() {
+            // The session is of no use; that lnd may keep it is told by nothing but its own limit.
+            drop(self.musig2_cleanup(session).await);
         }
-        if !self.inner.sessions.begun(session) {
-            return Err(unsendable(call, format!("{MAX_UNSIGNED} sessions are open, or lnd repeats a session id")));
-        }
-        Ok((session, nonce))
+        Ok((session, begun?))
     }
 
     async fn musig2_register(&self, session: SessionId, other: &PublicNonce) -> Result<(), NodeError> {
@@ -218,6 +216,26 @@ fn check_der(call: &'static str, signature: &[u8]) -> Result<(), NodeError> {
     bitcoin::secp256k1::ecdsa::Signature::from_der(signature)
         .map(drop)
         .map_err(|error| bad_answer(call, format!("not a DER signature: {error}")))
+}
+
+impl LndNode {
+    /// Our nonces of a session that lnd just made, when it is usable.
+    fn begun(
+        &self,
+        session: SessionId,
+        request: &Musig2Request,
+        answer: &MuSig2SessionResponse,
+    ) -> Result<PublicNonce, NodeError> {
+        let call = MUSIG2_CREATE_SESSION;
+        let nonce = PublicNonce(array(call, "nonces", &answer.local_public_nonces)?);
+        if request.other_nonce.is_some() && !answer.have_all_nonces {
+            return Err(bad_answer(call, "nonces are missing though both were given"));
+        }
+        if !self.inner.sessions.begun(session) {
+            return Err(unsendable(call, format!("{MAX_UNSIGNED} sessions are open, or lnd repeats a session id")));
+        }
+        Ok(nonce)
+    }
 }
 
 #[cfg(test)]

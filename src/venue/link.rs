@@ -27,6 +27,10 @@ use tonic::{Code, Request, Status, Streaming};
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 /// Longest wait for an answer to one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A silent connection is probed this often, and given up when a probe stays unanswered as long.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Messages that wait to be sent.
 const OUTGOING: usize = 64;
 /// How we name ourselves.
@@ -81,7 +85,12 @@ impl GrpcLink {
             reason: error.to_string(),
         };
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(unreachable)?;
-        let channel = endpoint.connect_timeout(Duration::from_secs(10)).connect_lazy();
+        let channel = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .connect_lazy();
         let client =
             ChannelAuctioneerClient::with_interceptor(channel, token).max_decoding_message_size(MAX_ANSWER_BYTES);
         Ok(GrpcLink { address: address.to_owned(), client, sender: Arc::default(), receiver: Arc::default() })
@@ -95,8 +104,12 @@ impl GrpcLink {
 
     fn failed(&self, call: &'static str, status: &Status) -> LinkError {
         let reason = status.message().to_owned();
+        // A status with a source was made here: the connection broke, and what the call did is unknown. Neither does an
+        // internal failure of the venue say whether it acted.
+        let broke = std::error::Error::source(status).is_some();
         match status.code() {
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
+            _ if broke => LinkError::Unreachable { address: self.address.clone(), reason },
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Internal => {
                 LinkError::Unreachable { address: self.address.clone(), reason }
             }
             _ if reason.contains(NO_ORDER_FOUND) => LinkError::NoOrder,
@@ -190,7 +203,10 @@ impl VenueLink for GrpcLink {
 
     async fn connect(&self) -> Result<(), LinkError> {
         let (sender, outgoing) = mpsc::channel(OUTGOING);
-        let answer = self.client.clone().subscribe_batch_auction(Request::new(ReceiverStream::new(outgoing))).await;
+        let mut client = self.client.clone();
+        let opening = client.subscribe_batch_auction(Request::new(ReceiverStream::new(outgoing)));
+        let answer = tokio::time::timeout(CALL_TIMEOUT, opening).await;
+        let answer = answer.map_err(|_| self.stream_gone("no answer to the opening of the batch stream"))?;
         let answer = answer.map_err(|status| self.failed("SubscribeBatchAuction", &status))?;
         *self.sender.lock().await = Some(sender);
         *self.receiver.lock().await = Some(answer.into_inner());

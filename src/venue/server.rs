@@ -1,8 +1,9 @@
 //! The gRPC service `ChannelAuctioneer` around the auction's flows. Decodes, calls, encodes; decides nothing.
 
-use super::streams::GrpcTraders;
+use super::streams::{GrpcTraders, Opened};
 use crate::runtime::Shutdown;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use thiserror::Error;
 use tidegate_ports::{StreamId, TraderEvent, TraderId};
 use tidegate_venue::{Handle, ServeError};
@@ -10,6 +11,7 @@ use tidegate_wire::poolrpc::channel_auctioneer_server::{ChannelAuctioneer, Chann
 use tidegate_wire::poolrpc::{self as rpc, ClientAuctionMessage, ServerAuctionMessage};
 use tidegate_wire::{DecodeError, account, market, order, stream};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::metadata::MetadataMap;
@@ -112,17 +114,18 @@ fn malformed(error: DecodeError) -> Status {
 
 type ServerStream = tonic::codegen::BoxStream<ServerAuctionMessage>;
 
-/// Reads one trader's messages until its stream, its place in the table, or the server ends.
+/// Reads one trader's messages until it ends its stream, we end it, or the server stops.
 async fn listen(
     traders: GrpcTraders,
     trader: TraderId,
-    id: StreamId,
+    (id, ended): (StreamId, Arc<Notify>),
     mut incoming: Streaming<ClientAuctionMessage>,
     shutdown: Shutdown,
 ) {
     loop {
         let received = tokio::select! {
             received = incoming.next() => received,
+            () = ended.notified() => None,
             () = shutdown.wanted() => None,
         };
         let Some(Ok(message)) = received else { break };
@@ -201,9 +204,9 @@ impl ChannelAuctioneer for Auctioneer {
         request: Request<Streaming<ClientAuctionMessage>>,
     ) -> Result<Response<ServerStream>, Status> {
         let trader = trader_of(request.metadata())?;
-        let (stream, outgoing) = self.traders.open(trader).await?;
+        let Opened { stream, outgoing, ended } = self.traders.open(trader).await?;
         let (traders, shutdown) = (self.traders.clone(), self.shutdown.clone());
-        tokio::spawn(listen(traders, trader, stream, request.into_inner(), shutdown));
+        tokio::spawn(listen(traders, trader, (stream, ended), request.into_inner(), shutdown));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 

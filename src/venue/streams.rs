@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tidegate_ports::{ServerMessage, StreamId, TraderEvent, TraderId, Traders};
 use tidegate_wire::poolrpc::ServerAuctionMessage;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tonic::Status;
 
 /// Events of all traders that wait for the auction.
@@ -17,7 +17,22 @@ const OUTGOING: usize = 64;
 /// Traders at a time.
 const STREAMS: usize = 1000;
 
-type Outgoing = mpsc::Sender<Result<ServerAuctionMessage, Status>>;
+/// What a trader gets: messages, then perhaps the status that ends its stream.
+type Outgoing = Result<ServerAuctionMessage, Status>;
+
+/// An open stream.
+struct Open {
+    sender: mpsc::Sender<Outgoing>,
+    /// Tells the reader of the trader's side that the stream was ended here.
+    ended: Arc<Notify>,
+}
+
+/// A stream that was just opened.
+pub(super) struct Opened {
+    pub(super) stream: StreamId,
+    pub(super) outgoing: mpsc::Receiver<Outgoing>,
+    pub(super) ended: Arc<Notify>,
+}
 
 /// The streams of one server.
 #[derive(Clone)]
@@ -28,7 +43,7 @@ pub struct GrpcTraders {
 struct Inner {
     events: mpsc::Sender<TraderEvent>,
     received: tokio::sync::Mutex<mpsc::Receiver<TraderEvent>>,
-    streams: Mutex<HashMap<StreamId, Outgoing>>,
+    streams: Mutex<HashMap<StreamId, Open>>,
     next: AtomicU64,
 }
 
@@ -42,7 +57,7 @@ impl Default for GrpcTraders {
 }
 
 impl GrpcTraders {
-    fn streams(&self) -> MutexGuard<'_, HashMap<StreamId, Outgoing>> {
+    fn streams(&self) -> MutexGuard<'_, HashMap<StreamId, Open>> {
         // A panic while the map was held leaves it whole: every change is one insertion or removal.
         self.inner.streams.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -51,21 +66,26 @@ impl GrpcTraders {
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` when there are too many.
-    pub(super) async fn open(
-        &self,
-        trader: TraderId,
-    ) -> Result<(StreamId, mpsc::Receiver<Result<ServerAuctionMessage, Status>>), Status> {
+    pub(super) async fn open(&self, trader: TraderId) -> Result<Opened, Status> {
         let stream = StreamId(self.inner.next.fetch_add(1, Ordering::Relaxed));
-        let (sender, receiver) = mpsc::channel(OUTGOING);
+        let (sender, outgoing) = mpsc::channel(OUTGOING);
+        let ended = Arc::new(Notify::new());
         {
             let mut streams = self.streams();
             if streams.len() >= STREAMS {
                 return Err(Status::resource_exhausted("too many traders are connected, try again later"));
             }
-            streams.insert(stream, sender);
+            streams.insert(stream, Open { sender, ended: Arc::clone(&ended) });
         }
         self.tell(TraderEvent::Opened { trader, stream }).await;
-        Ok((stream, receiver))
+        Ok(Opened { stream, outgoing, ended })
+    }
+
+    /// Takes a stream out of the table and tells the reader of its other side.
+    fn remove(&self, stream: StreamId) -> Option<mpsc::Sender<Outgoing>> {
+        let open = self.streams().remove(&stream)?;
+        open.ended.notify_one();
+        Some(open.sender)
     }
 
     /// Hands an event to the auction; waits while its queue is full, which slows the trader that talks.
@@ -76,13 +96,13 @@ impl GrpcTraders {
 
     /// Forgets a stream that ended and tells the auction.
     pub(super) async fn closed(&self, trader: TraderId, stream: StreamId) {
-        self.streams().remove(&stream);
+        self.remove(stream);
         self.tell(TraderEvent::Closed { trader, stream }).await;
     }
 
     /// Ends a stream with a status.
     pub(super) fn end(&self, stream: StreamId, status: Status) {
-        if let Some(sender) = self.streams().remove(&stream) {
+        if let Some(sender) = self.remove(stream) {
             // A full queue means that the trader does not read: it sees the end of the stream instead of the reason.
             let _ = sender.try_send(Err(status));
         }
@@ -96,7 +116,7 @@ impl Traders for GrpcTraders {
     }
 
     async fn send(&self, stream: StreamId, message: ServerMessage) -> bool {
-        let Some(sender) = self.streams().get(&stream).cloned() else { return false };
+        let Some(sender) = self.streams().get(&stream).map(|open| open.sender.clone()) else { return false };
         let encoded = match tidegate_wire::stream::to_server_message(&message) {
             Ok(encoded) => encoded,
             Err(error) => {
@@ -107,7 +127,7 @@ impl Traders for GrpcTraders {
         let sent = sender.try_send(Ok(encoded));
         if let Err(error) = &sent {
             tracing::warn!(?stream, %error, "a trader does not read its stream: ended");
-            self.streams().remove(&stream);
+            self.remove(stream);
         }
         sent.is_ok()
     }

@@ -13,11 +13,28 @@ use crate::process::{Daemon, Wait, args, free_port, run, run_json};
 /// A running lnd on regtest.
 pub(crate) struct Lnd {
     name: String,
+    program: PathBuf,
+    args: Vec<String>,
     lncli: PathBuf,
     dir: PathBuf,
     rpc_port: u16,
     listen_port: u16,
     daemon: Daemon,
+}
+
+/// What lnd does about its wallet when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wallet {
+    /// Makes or opens it by itself.
+    Opened,
+    /// Waits for somebody to make or unlock it.
+    LeftAlone,
+}
+
+impl Wallet {
+    fn arg(self) -> Option<String> {
+        (self == Self::Opened).then(|| "--noseedbackup".to_owned())
+    }
 }
 
 /// A channel as its node lists it.
@@ -38,8 +55,19 @@ pub(crate) struct Channel {
 impl Lnd {
     /// Starts a node; use [`Lnd::wait_rpc`] before talking to it.
     pub(crate) fn start(programs: &Programs, chain: &Btcd, name: &str, dir: &Path) -> Outcome<Self> {
+        Self::start_with(programs, chain, name, dir, Wallet::Opened)
+    }
+
+    /// As [`Lnd::start`], with or without opening the wallet.
+    pub(crate) fn start_with(
+        programs: &Programs,
+        chain: &Btcd,
+        name: &str,
+        dir: &Path,
+        wallet: Wallet,
+    ) -> Outcome<Self> {
         let (rpc_port, listen_port, rest_port) = (free_port()?, free_port()?, free_port()?);
-        let all = args([
+        let args = args([
             &format!("--lnddir={}", dir.display()),
             &format!("--alias={name}"),
             "--bitcoin.regtest",
@@ -48,7 +76,6 @@ impl Lnd {
             &format!("--btcd.rpcuser={RPC_LOGIN}"),
             &format!("--btcd.rpcpass={RPC_LOGIN}"),
             &format!("--btcd.rpccert={}", chain.rpc_certificate().display()),
-            "--noseedbackup",
             &format!("--rpclisten=127.0.0.1:{rpc_port}"),
             &format!("--listen=127.0.0.1:{listen_port}"),
             &format!("--restlisten=127.0.0.1:{rest_port}"),
@@ -62,14 +89,41 @@ impl Lnd {
             // The default of one makes a second lease between the same peers fail.
             "--maxpendingchannels=50",
         ]);
-        let daemon = Daemon::spawn(name, &programs.lnd, &all, dir)?;
+        let program = programs.lnd.clone();
+        let daemon = spawn(name, &program, &args, wallet, dir)?;
         Ok(Self {
             name: name.to_owned(),
+            program,
+            args,
             lncli: programs.lncli.clone(),
             dir: dir.to_owned(),
             rpc_port,
             listen_port,
             daemon,
+        })
+    }
+
+    /// Ends the node without notice.
+    pub(crate) fn kill(&mut self) -> Outcome<()> {
+        self.daemon.kill()
+    }
+
+    /// Starts the node again, at the same place.
+    pub(crate) fn restart(&mut self, wallet: Wallet) -> Outcome<()> {
+        self.daemon.stop()?;
+        self.daemon = spawn(&self.name, &self.program, &self.args, wallet, &self.dir)?;
+        Ok(())
+    }
+
+    /// Waits until the node says what its wallet waits for, e.g. `LOCKED`.
+    pub(crate) fn wait_state(&mut self, expected: &str) -> Outcome<()> {
+        let log = self.daemon.log().to_owned();
+        Wait::new(format!("wallet of {} {expected}", self.name)).log(&log).until(|| {
+            self.daemon.check_running()?;
+            match json::text(&self.call(&["state"])?, "/state")? {
+                state if state == expected => Ok(()),
+                state => Err(Failure::new(state)),
+            }
         })
     }
 
@@ -221,4 +275,9 @@ impl Lnd {
             &format!("--rpcserver={}", self.rpc_host()),
         ])
     }
+}
+
+fn spawn(name: &str, program: &Path, args: &[String], wallet: Wallet, dir: &Path) -> Outcome<Daemon> {
+    let all: Vec<String> = args.iter().cloned().chain(wallet.arg()).collect();
+    Daemon::spawn(name, program, &all, dir)
 }

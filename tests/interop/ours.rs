@@ -16,7 +16,8 @@ use crate::money::{EXECUTION_BASE_SAT, EXECUTION_PPM};
 use crate::process::{Daemon, Wait, args, free_port, run};
 use crate::trade::{AccountView, LeaseView, OrderTerms, Side};
 
-const HTTP_LIMIT: Duration = Duration::from_secs(10);
+/// A clearing on demand takes as long as its batch.
+const HTTP_LIMIT: Duration = Duration::from_secs(60);
 /// Satoshi in one unit of supply.
 const SATS_PER_UNIT: u64 = 100_000;
 const STRATEGY_FILE: &str = "strategy.toml";
@@ -44,13 +45,14 @@ macaroon = "{macaroon}"
     )
 }
 
-fn venue_config(dir: &Path, grpc_port: u16, http_port: u16, node: &str) -> String {
+fn venue_config(dir: &Path, plan: &VenuePlan, http_port: u16, node: &str) -> String {
+    let VenuePlan { grpc_port, tick_seconds } = plan;
     format!(
         r#"network = "regtest"
 data_dir = "{dir}"
 listen = "127.0.0.1:{grpc_port}"
 status_listen = "127.0.0.1:{http_port}"
-tick_seconds = 3
+tick_seconds = {tick_seconds}
 
 [terms]
 max_account_sats = 1000000000
@@ -215,26 +217,54 @@ fn leases_of(status: &Value) -> Outcome<Vec<LeaseView>> {
 
 // ---------------------------------------------------------------------------------------------------------------
 
+/// How a venue is set up.
+pub(crate) struct VenuePlan {
+    /// Where traders will find it.
+    pub(crate) grpc_port: u16,
+    /// 0: it clears when asked to.
+    pub(crate) tick_seconds: u64,
+}
+
 /// A running `tidegate venue`.
 pub(crate) struct Venue {
     address: String,
     http_port: u16,
+    config: PathBuf,
+    dir: PathBuf,
     daemon: Daemon,
 }
 
 impl Venue {
     /// Starts a venue with `lnd` as its wallet and a fresh book in `dir`, and waits until it serves.
     pub(crate) fn start(lnd: &Lnd, dir: &Path) -> Outcome<Self> {
-        let (grpc_port, http_port) = (free_port()?, free_port()?);
+        Self::start_with(lnd, dir, &VenuePlan { grpc_port: free_port()?, tick_seconds: 3 })
+    }
+
+    /// As [`Venue::start`], as planned.
+    pub(crate) fn start_with(lnd: &Lnd, dir: &Path, plan: &VenuePlan) -> Outcome<Self> {
+        let http_port = free_port()?;
         let node = node_section(lnd, &exact_macaroon(lnd, "venue", dir)?);
-        let config = write_config(dir, &venue_config(dir, grpc_port, http_port, &node))?;
+        let config = write_config(dir, &venue_config(dir, plan, http_port, &node))?;
         let mut venue = Self {
-            address: format!("127.0.0.1:{grpc_port}"),
+            address: format!("127.0.0.1:{}", plan.grpc_port),
             http_port,
             daemon: spawn("tidegate-venue", "venue", &config, dir)?,
+            config,
+            dir: dir.to_owned(),
         };
         venue.wait_ready()?;
         Ok(venue)
+    }
+
+    /// Ends it without notice.
+    pub(crate) fn kill(&mut self) -> Outcome<()> {
+        self.daemon.kill()
+    }
+
+    /// Starts it again with the book that it left.
+    pub(crate) fn start_again(&mut self) -> Outcome<()> {
+        self.daemon = spawn("tidegate-venue", "venue", &self.config, &self.dir)?;
+        self.wait_ready()
     }
 
     /// `host:port` of its gRPC interface, plaintext.
@@ -247,12 +277,25 @@ impl Venue {
         self.daemon.log()
     }
 
+    /// What it reports about itself.
+    pub(crate) fn status(&self) -> Outcome<Value> {
+        let body = http_get(self.http_port, STATUS_PATH)?;
+        serde_json::from_str(&body).context(|| format!("status of the venue ({body})"))
+    }
+
+    /// Clears the market now; the batch, if one was made, else the reason.
+    pub(crate) fn tick(&self) -> Outcome<Value> {
+        let body = http(self.http_port, "POST", "/v1/tick")?;
+        serde_json::from_str(&body).context(|| format!("answer to the tick ({body})"))
+    }
+
     fn wait_ready(&mut self) -> Outcome<()> {
         let log = self.daemon.log().to_owned();
         Wait::new("our venue serves").log(&log).until(|| {
             self.daemon.check_running()?;
             TcpStream::connect(&self.address).context(|| format!("connect {}", self.address))?;
-            http_get(self.http_port, "/metrics").map(|_| ())
+            // Its pages answer while it still waits for its node; its status does not.
+            self.status().map(|_| ())
         })
     }
 }
@@ -273,21 +316,60 @@ pub(crate) struct AgentSetup<'a> {
 pub(crate) struct Agent {
     name: String,
     http_port: u16,
+    config: PathBuf,
+    dir: PathBuf,
     daemon: Daemon,
 }
 
 impl Agent {
     /// Starts an agent and waits until it reports its status.
     pub(crate) fn start(setup: &AgentSetup<'_>, dir: &Path) -> Outcome<Self> {
+        let macaroon = exact_macaroon(setup.lnd, "trader", dir)?;
+        let mut agent = Self::launch(setup, &macaroon, dir, |config| config)?;
+        agent.wait_ready()?;
+        Ok(agent)
+    }
+
+    /// Starts an agent with this macaroon and a changed configuration, and waits for nothing.
+    pub(crate) fn launch(
+        setup: &AgentSetup<'_>,
+        macaroon: &Path,
+        dir: &Path,
+        change: impl FnOnce(String) -> String,
+    ) -> Outcome<Self> {
         let http_port = free_port()?;
-        let node = node_section(setup.lnd, &exact_macaroon(setup.lnd, "trader", dir)?);
-        let config = write_config(dir, &agent_config(setup, dir, http_port, &node))?;
+        let node = node_section(setup.lnd, macaroon);
+        let config = write_config(dir, &change(agent_config(setup, dir, http_port, &node)))?;
         let strategy = dir.join(STRATEGY_FILE);
         fs::write(&strategy, strategy_config(setup)).context(|| format!("write {}", strategy.display()))?;
         let name = format!("tidegate-{}", setup.lnd.name());
-        let mut agent = Self { http_port, daemon: spawn(&name, "run", &config, dir)?, name };
-        agent.wait_ready()?;
-        Ok(agent)
+        let daemon = spawn(&name, "run", &config, dir)?;
+        Ok(Self { name, http_port, config, dir: dir.to_owned(), daemon })
+    }
+
+    /// Ends it without notice.
+    pub(crate) fn kill(&mut self) -> Outcome<()> {
+        self.daemon.kill()
+    }
+
+    /// Starts it again with the data that it left.
+    pub(crate) fn start_again(&mut self) -> Outcome<()> {
+        self.daemon = spawn(&self.name, "run", &self.config, &self.dir)?;
+        self.wait_ready()
+    }
+
+    /// It runs, and says that it is well.
+    pub(crate) fn check_well(&mut self) -> Outcome<()> {
+        self.daemon.check_running()?;
+        match http_get(self.http_port, "/healthz")?.as_str() {
+            "ok\n" => Ok(()),
+            other => Err(Failure::fatal(format!("{} is not well: {other}", self.name))),
+        }
+    }
+
+    /// Waits until it ends by itself, and returns its exit code.
+    pub(crate) fn wait_exit_code(&mut self) -> Outcome<Option<i32>> {
+        self.daemon.wait_exit_code()
     }
 
     /// Log of the daemon, for failures.
@@ -312,12 +394,14 @@ impl Agent {
             .ok_or_else(|| Failure::new(format!("no {BALANCE_METRIC} in the metrics:\n{body}")))
     }
 
-    fn status(&self) -> Outcome<Value> {
+    /// What it reports about itself; a failure with its reason while it waits for its node.
+    pub(crate) fn status(&self) -> Outcome<Value> {
         let body = http_get(self.http_port, STATUS_PATH)?;
         serde_json::from_str(&body).context(|| format!("status of {} ({body})", self.name))
     }
 
-    fn wait_ready(&mut self) -> Outcome<()> {
+    /// Waits until it has reached its node.
+    pub(crate) fn wait_ready(&mut self) -> Outcome<()> {
         let log = self.daemon.log().to_owned();
         Wait::new(format!("our agent {} answers", self.name)).log(&log).until(|| {
             self.daemon.check_running()?;
@@ -339,27 +423,37 @@ fn write_config(dir: &Path, text: &str) -> Outcome<PathBuf> {
 }
 
 /// A macaroon with what `tidegate permissions` asks for and nothing else, so that a forgotten permission shows here.
-fn exact_macaroon(lnd: &Lnd, role: &str, dir: &Path) -> Outcome<PathBuf> {
+pub(crate) fn exact_macaroon(lnd: &Lnd, role: &str, dir: &Path) -> Outcome<PathBuf> {
+    fs::create_dir_all(dir).context(|| format!("create {}", dir.display()))?;
+    let path = dir.join(format!("{role}.macaroon"));
+    lnd.bake_macaroon(&printed_permissions(role)?, &path)?;
+    Ok(path)
+}
+
+/// What `tidegate permissions` prints for the role.
+pub(crate) fn printed_permissions(role: &str) -> Outcome<Vec<String>> {
     let printed = run(&tidegate(), &args(["permissions", "--role", role]))?;
     // It prints a whole `lncli bakemacaroon` command; the permissions are the words of this form.
     let permissions: Vec<String> =
         printed.split_whitespace().filter(|word| word.starts_with("uri:")).map(str::to_owned).collect();
-    if permissions.is_empty() {
-        return Err(Failure::new(format!("no permissions printed for {role}")));
+    match permissions.is_empty() {
+        true => Err(Failure::new(format!("no permissions printed for {role}"))),
+        false => Ok(permissions),
     }
-    fs::create_dir_all(dir).context(|| format!("create {}", dir.display()))?;
-    let path = dir.join(format!("{role}.macaroon"));
-    lnd.bake_macaroon(&permissions, &path)?;
-    Ok(path)
 }
 
 /// The body of a successful answer to a plain GET on loopback.
 fn http_get(port: u16, path: &str) -> Outcome<String> {
-    let what = || format!("GET http://127.0.0.1:{port}{path}");
+    http(port, "GET", path)
+}
+
+/// The body of a successful answer to a plain request without a body on loopback.
+fn http(port: u16, method: &str, path: &str) -> Outcome<String> {
+    let what = || format!("{method} http://127.0.0.1:{port}{path}");
     let mut stream = TcpStream::connect(("127.0.0.1", port)).context(what)?;
     stream.set_read_timeout(Some(HTTP_LIMIT)).context(what)?;
     // Version 1.0: the answer ends with the connection and is not chunked.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").context(what)?;
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").context(what)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).context(what)?;
     let (head, body) = answer

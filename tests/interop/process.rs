@@ -98,6 +98,12 @@ impl Daemon {
         self.wait_for_end()
     }
 
+    /// Waits for the program to end by itself and returns its exit code.
+    pub(crate) fn wait_exit_code(&mut self) -> Outcome<Option<i32>> {
+        self.wait_for_end()?;
+        Ok(self.exit_status()?.and_then(|status| status.code()))
+    }
+
     fn exit_status(&mut self) -> Outcome<Option<ExitStatus>> {
         self.shell.try_wait().context(|| format!("look at {}", self.name))
     }

@@ -17,15 +17,15 @@ use crate::process::{Stages, Wait};
 use crate::regtest::Network;
 
 /// Value of an account of the deployed client, and the limit of an agent's.
-const ACCOUNT_SAT: u64 = 20_000_000;
+pub(crate) const ACCOUNT_SAT: u64 = 20_000_000;
 /// Large enough that premiums within the two limits cover fixed fees at this chain's fee estimates.
-const LEASE_SAT: u64 = 10_000_000;
+pub(crate) const LEASE_SAT: u64 = 10_000_000;
 const LEASE_BLOCKS: u64 = 2_016;
 /// Over the whole lease: what the seller wants at least, and the buyer pays at most.
 const ASK_PERCENT: f64 = 0.2;
 const BID_PERCENT: f64 = 0.6;
 /// Enough for accounts and channels of this size, and short enough for the batch's height check.
-const CONFIRMATIONS: u64 = 6;
+pub(crate) const CONFIRMATIONS: u64 = 6;
 /// A native taproot output: version 1, 32 bytes.
 const P2TR_PREFIX: &str = "5120";
 
@@ -55,7 +55,8 @@ pub(crate) struct OrderTerms {
 }
 
 impl OrderTerms {
-    fn of(side: Side) -> Self {
+    /// What each side of every case wants.
+    pub(crate) fn of(side: Side) -> Self {
         Self {
             amount_sat: LEASE_SAT,
             blocks: LEASE_BLOCKS,
@@ -206,14 +207,15 @@ pub(crate) fn trade(
     let traders = [start(Side::Seller, seller)?, start(Side::Buyer, buyer)?];
     stages.done("venue and traders started");
 
-    let before = known_channels(network)?;
+    let before = known_channels(&network.alice)?;
     let funded = open_accounts(network, &traders)?;
     stages.done("accounts open");
     for (trader, account) in traders.iter().zip(&funded) {
         trader.place_order(account)?;
     }
     let logs = [venue.log(), traders[0].log(), traders[1].log()];
-    let point = wait_new_channel(network, &before, &logs)?;
+    let nodes = [&network.alice, &network.bob];
+    let point = wait_new_channel(network, nodes, &before, &logs)?;
     stages.done("batch executed, channel pending at both nodes");
 
     network.confirm(txid_of(&point)?, CONFIRMATIONS)?;
@@ -366,21 +368,27 @@ fn close_deployed_accounts(network: &Network, traders: &[Trader]) -> Outcome<()>
     Ok(())
 }
 
-fn known_channels(network: &Network) -> Outcome<BTreeSet<String>> {
-    let mut known: BTreeSet<String> = network.alice.pending_open()?.into_iter().collect();
-    known.extend(network.alice.channels()?.into_iter().map(|one| one.point));
+/// All channels of a node, pending ones too.
+pub(crate) fn known_channels(lnd: &Lnd) -> Outcome<BTreeSet<String>> {
+    let mut known: BTreeSet<String> = lnd.pending_open()?.into_iter().collect();
+    known.extend(lnd.channels()?.into_iter().map(|one| one.point));
     Ok(known)
 }
 
 /// Waits until both nodes have one and the same pending channel that was not there before.
-fn wait_new_channel(network: &Network, before: &BTreeSet<String>, logs: &[&Path]) -> Outcome<String> {
+pub(crate) fn wait_new_channel(
+    network: &Network,
+    [seller, buyer]: [&Lnd; 2],
+    before: &BTreeSet<String>,
+    logs: &[&Path],
+) -> Outcome<String> {
     let fresh = |lnd: &Lnd| -> Outcome<BTreeSet<String>> {
         let pending = lnd.pending_open()?.into_iter();
         Ok(pending.filter(|point| !before.contains(point)).collect())
     };
     let wait = Wait::new("a new pending channel at both nodes, and its batch at btcd");
     logs.iter().fold(wait, |wait, log| wait.log(log)).limit(Duration::from_secs(120)).until(|| {
-        let (sold, bought) = (fresh(&network.alice)?, fresh(&network.bob)?);
+        let (sold, bought) = (fresh(seller)?, fresh(buyer)?);
         let mut common = sold.intersection(&bought);
         match (common.next(), common.next()) {
             // A batch may still be given up and made anew; only the published one counts.
@@ -390,7 +398,7 @@ fn wait_new_channel(network: &Network, before: &BTreeSet<String>, logs: &[&Path]
     })
 }
 
-fn txid_of(outpoint: &str) -> Outcome<&str> {
+pub(crate) fn txid_of(outpoint: &str) -> Outcome<&str> {
     match outpoint.split_once(':') {
         Some((txid, _)) => Ok(txid),
         None => Err(Failure::new(format!("'{outpoint}' is not txid:index"))),

@@ -9,13 +9,17 @@
 //! Invariants, checked by property tests: `ask <= price <= bid` for every pair; no order is filled beyond its open units
 //! or below its smallest match; no excluded pair; durations do not influence each other; not a satoshi is lost.
 
+mod clearing;
+mod matching;
 mod pairing;
 mod settlement;
 mod transaction;
 
+pub use clearing::{Clearing, Plan, PlannedMarket, TICK_WORK, clear, clear_within, plan};
+pub use matching::Meeting;
 pub use pairing::{
     BookOrder, Conflicts, MAX_PAIRS, Market, Pair, PairingRules, accounts_differ, allowed_by_lists, announcement_fits,
-    auction_equal, channel_type_equal, clear, confirmation_fits, durations_equal, fill, nodes_differ, not_in_conflict,
+    auction_equal, channel_type_equal, confirmation_fits, durations_equal, fill, nodes_differ, not_in_conflict,
     owners_differ, prices_cross, self_balance_fits, tier_suffices,
 };
 pub use settlement::{AccountValue, SettledAccount, Settlement, SettlementError, settle};
@@ -24,6 +28,12 @@ pub use transaction::{
 };
 
 #[cfg(test)]
+mod equality;
+#[cfg(test)]
+mod pairing_tests;
+#[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod testkit;

@@ -1,11 +1,11 @@
-//! Which orders meet, and at which price.
+//! Orders, and which of them may meet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use tidegate_protocol::batch::BatchVersion;
 use tidegate_protocol::channel;
 use tidegate_protocol::keys::NodeId;
 use tidegate_protocol::order::{AuctionType, NodeTier, Order, OrderVersion, SubmittedOrder};
-use tidegate_protocol::units::{BlockCount, RatePerBillion, Sats, UnitCount};
+use tidegate_protocol::units::{RatePerBillion, Sats, UnitCount};
 
 /// Most pairs of one batch: two version 0 accounts and a channel take about 1,300 weight units per pair, and a
 /// transaction above 400,000 is not relayed.
@@ -27,7 +27,7 @@ pub struct BookOrder {
 }
 
 impl BookOrder {
-    fn order(&self) -> &Order {
+    pub(crate) fn order(&self) -> &Order {
         &self.submitted.order
     }
 }
@@ -50,6 +50,11 @@ impl Conflicts {
     /// Whether the two nodes are kept apart, whoever reported whom.
     pub fn contains(&self, a: NodeId, b: NodeId) -> bool {
         self.0.contains(&(a, b)) || self.0.contains(&(b, a))
+    }
+
+    /// Reporters and subjects.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(NodeId, NodeId)> {
+        self.0.iter()
     }
 }
 
@@ -167,234 +172,43 @@ pub fn not_in_conflict(ask: &BookOrder, bid: &BookOrder, conflicts: &Conflicts) 
 /// Inbound: every single match respects both smallest matches. Outbound: exactly one unit, and the bid's self balance
 /// is at least the smallest channel of the ask.
 pub fn fill(ask: &BookOrder, ask_left: UnitCount, bid: &BookOrder, bid_left: UnitCount) -> Option<UnitCount> {
+    let (asked, wanted) = (ask.order(), bid.order());
+    fill_units(wanted.auction, (ask_left, asked.min_units), (bid_left, wanted.min_units), wanted.self_balance())
+}
+
+/// [`fill`] by numbers: what is left and the smallest match of ask and bid, and the bid's self balance.
+pub(crate) fn fill_units(
+    auction: AuctionType,
+    (ask_left, ask_min): (UnitCount, UnitCount),
+    (bid_left, bid_min): (UnitCount, UnitCount),
+    self_balance: Sats,
+) -> Option<UnitCount> {
     let units = ask_left.min(bid_left);
     if units == UnitCount::ZERO {
         return None;
     }
-    match bid.order().auction {
+    match auction {
         AuctionType::Inbound => {
-            let enough = units >= ask.order().min_units && units >= bid.order().min_units;
+            let enough = units >= ask_min && units >= bid_min;
             // A self balance belongs to one channel: such a bid is filled at once or not at all.
-            let whole = bid.order().self_balance() == Sats::ZERO || units == bid_left;
+            let whole = self_balance == Sats::ZERO || units == bid_left;
             (enough && whole).then_some(units)
         }
         AuctionType::Outbound => {
             let one = UnitCount::new(1);
-            let large_enough = ask.order().min_units.to_sats() <= bid.order().self_balance();
+            let large_enough = ask_min.to_sats() <= self_balance;
             (bid_left == one && large_enough).then_some(one)
         }
     }
 }
 
-fn may_meet(ask: &BookOrder, bid: &BookOrder, rules: &PairingRules<'_>) -> bool {
-    accounts_differ(ask, bid)
-        && nodes_differ(ask, bid)
-        && owners_differ(ask, bid)
-        && prices_cross(ask, bid)
-        && durations_equal(ask, bid)
+/// The predicates that read neither rate nor sizes nor who the two are.
+pub(crate) fn kinds_meet(ask: &BookOrder, bid: &BookOrder, rules: &PairingRules<'_>) -> bool {
+    durations_equal(ask, bid)
         && auction_equal(ask, bid)
         && self_balance_fits(ask, bid)
         && channel_type_equal(ask, bid)
         && (!rules.ratings_enabled || tier_suffices(ask, bid))
-        && allowed_by_lists(ask, bid)
         && announcement_fits(ask, bid)
         && confirmation_fits(ask, bid)
-        && not_in_conflict(ask, bid, rules.conflicts)
-}
-
-/// Pairs all orders and prices each lease duration; durations without a pair are absent.
-///
-/// Ties of the rate are broken by the order of `orders`. The book itself is not changed.
-///
-/// # Source
-/// Protocol notes, auctioneer §8.3 and §8.4.
-pub fn clear(orders: &[BookOrder], rules: &PairingRules<'_>) -> BTreeMap<BlockCount, Market> {
-    let mut durations: BTreeMap<BlockCount, Vec<&BookOrder>> = BTreeMap::new();
-    for order in orders {
-        durations.entry(order.order().duration).or_default().push(order);
-    }
-    let mut paired: BTreeMap<BlockCount, Vec<Pair>> =
-        durations.into_iter().map(|(duration, orders)| (duration, pair_up(&orders, rules))).collect();
-    limit(&mut paired, rules.max_pairs);
-    paired.into_iter().filter_map(|(duration, pairs)| Some((duration, price(pairs)?))).collect()
-}
-
-/// Greedy pairing of one duration: best bids first, each walking the asks from the cheapest on.
-fn pair_up(orders: &[&BookOrder], rules: &PairingRules<'_>) -> Vec<Pair> {
-    let mut asks: Vec<(&BookOrder, UnitCount)> = Vec::new();
-    let mut bids: Vec<(&BookOrder, UnitCount)> = Vec::new();
-    for order in orders {
-        let side = if order.order().is_ask() { &mut asks } else { &mut bids };
-        side.push((order, order.open));
-    }
-    asks.sort_by_key(|(ask, _)| ask.order().rate);
-    bids.sort_by_key(|(bid, _)| core::cmp::Reverse(bid.order().rate));
-
-    let mut pairs = Vec::new();
-    for (bid, bid_left) in &mut bids {
-        for (ask, ask_left) in &mut asks {
-            if *bid_left == UnitCount::ZERO || !prices_cross(ask, bid) {
-                break;
-            }
-            let Some(units) = fill(ask, *ask_left, bid, *bid_left) else { continue };
-            if !may_meet(ask, bid, rules) {
-                continue;
-            }
-            *bid_left = bid_left.checked_sub(units).expect("a fill is at most what is left of the bid");
-            *ask_left = ask_left.checked_sub(units).expect("a fill is at most what is left of the ask");
-            pairs.push(Pair { ask: ask.submitted.clone(), bid: bid.submitted.clone(), units });
-        }
-    }
-    pairs
-}
-
-/// Drops the pairs of lowest priority (the last ones of the longest duration) until the batch fits one transaction.
-/// Done before pricing: a price is always that of a bid that is served.
-fn limit(paired: &mut BTreeMap<BlockCount, Vec<Pair>>, max_pairs: usize) {
-    while paired.values().map(Vec::len).sum::<usize>() > max_pairs {
-        let Some(longest) = paired.values_mut().max_by_key(|pairs| pairs.len()) else { return };
-        longest.pop();
-    }
-}
-
-/// Price of one duration, and removal of the pairs whose ask is dearer than it.
-///
-/// The pair that sets the price always survives, so the price needs no second look.
-fn price(mut pairs: Vec<Pair>) -> Option<Market> {
-    let price = pairs.last()?.bid.order.rate;
-    pairs.retain(|pair| pair.ask.order.rate <= price);
-    Some(Market { price, pairs })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testkit::{ask, ask_terms, bid, bid_terms, nonce, point};
-    use tidegate_protocol::order::{AnnouncementConstraint, ConfirmationConstraint, OrderChannelType};
-
-    fn cleared(orders: &[BookOrder]) -> Option<Market> {
-        let conflicts = Conflicts::new();
-        let rules = PairingRules { conflicts: &conflicts, ratings_enabled: true, max_pairs: MAX_PAIRS };
-        let mut markets = clear(orders, &rules);
-        assert!(markets.len() <= 1);
-        markets.remove(&BlockCount::new(2016))
-    }
-
-    fn names(market: &Market) -> Vec<(u32, u32, u32)> {
-        let number = |wanted| (0..100).find(|n| nonce(*n) == wanted).unwrap();
-        let row = |pair: &Pair| (number(pair.ask.order.nonce), number(pair.bid.order.nonce), pair.units.get());
-        market.pairs.iter().map(row).collect()
-    }
-
-    /// The rules that stop a pair, each alone.
-    #[test]
-    fn each_predicate_alone_keeps_a_pair_apart() {
-        type Spoil = fn(&mut BookOrder, &mut BookOrder);
-        let rows: [(&str, Spoil); 15] = [
-            ("same account", |a, b| b.submitted.order.account = a.submitted.order.account),
-            ("same node", |a, b| b.submitted.node = a.submitted.node),
-            ("same owner", |a, b| b.owner = a.owner),
-            ("ask dearer than bid", |a, b| {
-                a.submitted.order.rate = RatePerBillion::new(b.submitted.order.rate.get() + 1)
-            }),
-            ("other duration", |a, _| a.submitted.order.duration = BlockCount::new(4032)),
-            ("other auction", |a, _| a.submitted.order.auction = AuctionType::Outbound),
-            ("self balance with old ask", |a, b| {
-                a.submitted.order.version = OrderVersion::V3;
-                bid_terms(b).self_balance = Sats::constant(100_000);
-            }),
-            ("channel type", |a, _| a.submitted.order.channel_type = OrderChannelType::ScriptEnforced),
-            ("node tier", |a, _| a.tier = NodeTier::Tier0),
-            ("ask denies node", |a, b| a.submitted.order.denied_nodes = vec![b.submitted.node]),
-            ("bid allows others", |_, b| b.submitted.order.allowed_nodes = vec![NodeId::new(point("node", 77))]),
-            ("announcement", |a, _| ask_terms(a).announcement = AnnouncementConstraint::OnlyUnannounced),
-            ("unannounced, old conversation", |a, b| {
-                bid_terms(b).unannounced = true;
-                a.batch_version = BatchVersion(1);
-            }),
-            ("confirmation", |a, _| ask_terms(a).confirmation = ConfirmationConstraint::OnlyZeroConf),
-            ("smallest match", |a, _| a.submitted.order.min_units = UnitCount::new(3)),
-        ];
-        let pair = || (ask(1, 1, 10, 4), bid(2, 2, 20, 2));
-        let (a, b) = pair();
-        assert_eq!(cleared(&[a, b]).map(|m| names(&m)), Some(vec![(1, 2, 2)]), "unspoilt pair");
-        for (rule, spoil) in rows {
-            let (mut a, mut b) = pair();
-            spoil(&mut a, &mut b);
-            assert_eq!(cleared(&[a, b]), None, "{rule}");
-        }
-    }
-
-    #[test]
-    fn a_reported_pair_does_not_meet_in_either_direction() {
-        let (a, b) = (ask(1, 1, 10, 1), bid(2, 2, 20, 1));
-        for (reporter, subject) in [(a.submitted.node, b.submitted.node), (b.submitted.node, a.submitted.node)] {
-            let conflicts: Conflicts = [(reporter, subject)].into_iter().collect();
-            let rules = PairingRules { conflicts: &conflicts, ratings_enabled: true, max_pairs: MAX_PAIRS };
-            assert!(clear(&[a.clone(), b.clone()], &rules).is_empty());
-        }
-    }
-
-    #[test]
-    fn tiers_do_not_count_when_ratings_are_off() {
-        let (mut a, b) = (ask(1, 1, 10, 1), bid(2, 2, 20, 1));
-        a.tier = NodeTier::Tier0;
-        let rules = PairingRules { conflicts: &Conflicts::new(), ratings_enabled: false, max_pairs: MAX_PAIRS };
-        assert_eq!(clear(&[a, b], &rules).len(), 1);
-    }
-
-    #[test]
-    fn the_last_accepted_bid_sets_the_price_for_all() {
-        let market =
-            cleared(&[ask(1, 1, 5, 3), ask(2, 2, 8, 5), bid(3, 3, 30, 4), bid(4, 4, 12, 2), bid(5, 5, 7, 9)]).unwrap();
-        assert_eq!(names(&market), vec![(1, 3, 3), (2, 3, 1), (2, 4, 2)]);
-        assert_eq!(market.price, RatePerBillion::new(12));
-    }
-
-    #[test]
-    fn ties_keep_the_order_of_arrival() {
-        let market = cleared(&[ask(1, 1, 5, 1), ask(2, 2, 5, 1), bid(3, 3, 9, 1)]).unwrap();
-        assert_eq!(names(&market), vec![(1, 3, 1)]);
-    }
-
-    #[test]
-    fn a_pair_whose_ask_is_dearer_than_the_price_is_removed() {
-        // The best bid may only meet the dear ask; the cheap ask serves the lower bid, which sets the price.
-        let mut picky = bid(3, 3, 30, 1);
-        picky.submitted.order.denied_nodes = vec![ask(1, 1, 5, 1).submitted.node];
-        let market = cleared(&[ask(1, 1, 5, 1), ask(2, 2, 20, 1), picky, bid(4, 4, 10, 1)]).unwrap();
-        assert_eq!(names(&market), vec![(1, 4, 1)]);
-        assert_eq!(market.price, RatePerBillion::new(10));
-    }
-
-    #[test]
-    fn a_self_balance_is_filled_by_one_ask_or_not_at_all() {
-        let mut wants = bid(3, 3, 30, 4);
-        wants.submitted.order.min_units = UnitCount::new(4);
-        bid_terms(&mut wants).self_balance = Sats::constant(100_000);
-        let market = cleared(&[ask(1, 1, 5, 3), ask(2, 2, 6, 4), wants]).unwrap();
-        assert_eq!(names(&market), vec![(2, 3, 4)]);
-    }
-
-    #[test]
-    fn outbound_matches_one_unit_and_the_self_balance_meets_the_smallest_channel() {
-        let outbound = |order: &mut BookOrder| order.submitted.order.auction = AuctionType::Outbound;
-        let (mut a, mut b) = (ask(1, 1, 5, 1), bid(2, 2, 9, 1));
-        outbound(&mut a);
-        outbound(&mut b);
-        a.submitted.order.min_units = UnitCount::new(10);
-        bid_terms(&mut b).self_balance = Sats::constant(900_000);
-        assert_eq!(cleared(&[a.clone(), b.clone()]), None);
-        bid_terms(&mut b).self_balance = Sats::constant(1_000_000);
-        assert_eq!(cleared(&[a, b]).map(|m| names(&m)), Some(vec![(1, 2, 1)]));
-    }
-
-    #[test]
-    fn the_pairs_of_lowest_priority_leave_a_batch_that_is_too_large() {
-        let orders: Vec<_> = (0..5).flat_map(|n| [ask(n, n, 5, 1), bid(50 + n, 50 + n, 40 - n, 1)]).collect();
-        let rules = PairingRules { conflicts: &Conflicts::new(), ratings_enabled: true, max_pairs: 3 };
-        let market = clear(&orders, &rules).remove(&BlockCount::new(2016)).unwrap();
-        assert_eq!(names(&market), vec![(0, 50, 1), (1, 51, 1), (2, 52, 1)]);
-        assert_eq!(market.price, RatePerBillion::new(38));
-    }
 }

@@ -251,7 +251,9 @@ pub trait Chain: Send + Sync {
     fn watch(&self, name: &str, watch: Watch) -> impl Future<Output = Result<(), NodeError>> + Send;
     /// Ends a watch; an unknown name is no error.
     fn unwatch(&self, name: &str) -> impl Future<Output = Result<(), NodeError>> + Send;
-    /// The next event, in the order of the chain. One consumer.
+    /// The next event, in the order of the chain. One consumer. After a reorganisation the blocks of the new branch are
+    /// told, also at heights that were told before, and a watch that is not ended tells again what was undone, perhaps
+    /// with another height or transaction. An error means that the watches are lost.
     fn next_event(&self) -> impl Future<Output = Result<ChainEvent, NodeError>> + Send;
 }
 

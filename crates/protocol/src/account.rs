@@ -1,6 +1,6 @@
 //! Accounts: the 2-of-2 output of trader and auctioneer that backs orders.
 
-use crate::keys::{AccountKey, AuctioneerKey, BatchKey, KeyLocator, SharedSecret};
+use crate::keys::{AccountKey, AuctioneerKey, BatchKey, KeyError, KeyLocator, SharedSecret};
 use crate::units::{BlockCount, BlockHeight, Sats};
 use bitcoin::{OutPoint, Transaction};
 use serde::{Deserialize, Serialize};
@@ -86,6 +86,35 @@ impl Account {
     /// The name of the account.
     pub fn key(&self) -> AccountKey {
         self.terms.trader
+    }
+
+    /// An account that is reserved at the venue and not funded yet.
+    ///
+    /// # Source
+    /// Protocol notes, accounts §5.
+    pub fn initiated(terms: AccountTerms, locator: KeyLocator, value: Sats, best: BlockHeight) -> Account {
+        let state = AccountState::Initiated;
+        Account { terms, locator, value, state, height_hint: best, outpoint: None, latest_tx: None }
+    }
+
+    /// The account once this transaction funds it: the first output with exactly its script and value. Nothing when the
+    /// transaction does not pay it.
+    ///
+    /// # Errors
+    /// [`KeyError::Degenerate`].
+    ///
+    /// # Source
+    /// Protocol notes, accounts §4 "initiated".
+    pub fn funded_by(&self, transaction: &Transaction) -> Result<Option<Account>, KeyError> {
+        let output = self.terms.output(self.value)?;
+        let place = transaction.output.iter().position(|other| *other == output);
+        let Some(vout) = place.and_then(|place| u32::try_from(place).ok()) else { return Ok(None) };
+        Ok(Some(Account {
+            state: AccountState::PendingOpen,
+            outpoint: Some(OutPoint { txid: transaction.compute_txid(), vout }),
+            latest_tx: Some(transaction.clone()),
+            ..self.clone()
+        }))
     }
 }
 

@@ -1,7 +1,8 @@
 //! The law that both sides of the market share.
 //!
 //! Does: units, keys and tweaks, account scripts, orders and their digests, prices and fees, verification of batches,
-//! funding outputs of leased channels. Everything here is synchronous and pure: a function of its arguments.
+//! funding outputs of leased channels, sidecar tickets. Everything here is synchronous and pure: a function of its
+//! arguments.
 //!
 //! Never does: read a clock, a file, a socket or a random number; hold a private key longer than a call.
 
@@ -13,11 +14,16 @@ pub mod channel;
 mod curve;
 pub mod fees;
 pub mod keys;
+pub mod label;
+pub mod modification;
 pub mod musig2;
 pub mod order;
+pub mod psbt;
+pub mod recovery;
 pub mod script;
 pub mod sizes;
 pub mod spend;
+pub mod ticket;
 pub mod units;
 pub mod verify;
 

@@ -216,6 +216,8 @@ pub struct OwnOrder {
     pub multisig: KeyDescriptor,
     /// Highest execution fee that the owner agreed to when it was signed.
     pub fee_ceiling: ExecutionFee,
+    /// Blocks by which the venue said, when it was signed, that it extends the expiry of a matched account.
+    pub extension_quoted: BlockCount,
 }
 
 impl Order {

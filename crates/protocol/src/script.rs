@@ -4,7 +4,7 @@ use crate::account::{AccountTerms, AccountVersion};
 use crate::curve::{SECP, add_generator, scalar_mod_order, sha256_of};
 use crate::keys::{BatchKey, KeyError};
 use crate::musig2::{self, Musig2Version};
-use crate::units::Sats;
+use crate::units::{BlockHeight, Sats};
 use bitcoin::blockdata::opcodes::all as op;
 use bitcoin::hashes::Hash;
 use bitcoin::key::TapTweak;
@@ -81,8 +81,16 @@ impl AccountTerms {
     /// # Errors
     /// [`KeyError::Degenerate`].
     pub fn auctioneer_tweak(&self) -> Result<[u8; 32], KeyError> {
-        let trader = self.tweaked_trader()?;
-        Ok(sha256_of(&[&trader.serialize(), &self.auctioneer.serialize()]))
+        Ok(self.auctioneer_tweak_for(&self.tweaked_trader()?))
+    }
+
+    fn auctioneer_tweak_for(&self, tweaked_trader: &PublicKey) -> [u8; 32] {
+        sha256_of(&[&tweaked_trader.serialize(), &self.auctioneer.serialize()])
+    }
+
+    fn tweaked_auctioneer_for(&self, tweaked_trader: &PublicKey) -> Result<PublicKey, KeyError> {
+        let tweak = scalar_mod_order(self.auctioneer_tweak_for(tweaked_trader));
+        add_generator(self.auctioneer.point(), &tweak, "tweaked auctioneer key")
     }
 
     /// The auctioneer's key of this output (version 0), `A' = A + tweak·G`.
@@ -90,7 +98,7 @@ impl AccountTerms {
     /// # Errors
     /// [`KeyError::Degenerate`].
     pub fn tweaked_auctioneer(&self) -> Result<PublicKey, KeyError> {
-        add_generator(self.auctioneer.point(), &scalar_mod_order(self.auctioneer_tweak()?), "tweaked auctioneer key")
+        self.tweaked_auctioneer_for(&self.tweaked_trader()?)
     }
 
     /// Version 0: the witness script. Versions 1 and 2: the expiry leaf.
@@ -107,28 +115,25 @@ impl AccountTerms {
         }
     }
 
+    /// What all outputs of this account under this batch key share, whatever their expiry.
+    ///
+    /// # Errors
+    /// [`KeyError::Degenerate`].
+    pub fn script_family(&self) -> Result<ScriptFamily, KeyError> {
+        let trader = self.tweaked_trader()?;
+        Ok(match self.internal_key()? {
+            None => ScriptFamily::V0 { trader, auctioneer: self.tweaked_auctioneer_for(&trader)? },
+            Some(internal) => ScriptFamily::Taproot { trader: trader.x_only_public_key().0, internal },
+        })
+    }
+
     fn witness_script_v0(&self) -> Result<ScriptBuf, KeyError> {
-        Ok(bitcoin::script::Builder::new()
-            .push_slice(self.tweaked_trader()?.serialize())
-            .push_opcode(op::OP_CHECKSIGVERIFY)
-            .push_slice(self.tweaked_auctioneer()?.serialize())
-            .push_opcode(op::OP_CHECKSIG)
-            .push_opcode(op::OP_IFDUP)
-            .push_opcode(op::OP_NOTIF)
-            .push_int(i64::from(self.expiry.get()))
-            .push_opcode(op::OP_CLTV)
-            .push_opcode(op::OP_ENDIF)
-            .into_script())
+        let trader = self.tweaked_trader()?;
+        Ok(witness_script_v0(&trader, &self.tweaked_auctioneer_for(&trader)?, self.expiry))
     }
 
     fn expiry_leaf(&self) -> Result<ScriptBuf, KeyError> {
-        let (trader, _) = self.tweaked_trader()?.x_only_public_key();
-        Ok(bitcoin::script::Builder::new()
-            .push_slice(trader.serialize())
-            .push_opcode(op::OP_CHECKSIGVERIFY)
-            .push_int(i64::from(self.expiry.get()))
-            .push_opcode(op::OP_CLTV)
-            .into_script())
+        Ok(expiry_leaf(&self.tweaked_trader()?.x_only_public_key().0, self.expiry))
     }
 
     /// Versions 1 and 2: Merkle root of the taproot tweak (the leaf's hash). Also defined, unused, for version 0.
@@ -158,13 +163,7 @@ impl AccountTerms {
     /// # Source
     /// Protocol notes, scripts §2 and §3.
     pub fn output_script(&self) -> Result<ScriptBuf, KeyError> {
-        match self.internal_key()? {
-            None => Ok(self.witness_script_v0()?.to_p2wsh()),
-            Some(internal) => {
-                let root = TapNodeHash::from_byte_array(self.merkle_root()?);
-                Ok(ScriptBuf::new_p2tr(&*SECP, internal, Some(root)))
-            }
-        }
+        self.script_family()?.output_script(self.expiry)
     }
 
     /// The output with this value.
@@ -208,14 +207,80 @@ impl AccountTerms {
     /// Protocol notes, scripts §2 and §3.
     pub fn expiry_witness(&self, trader_signature: &[u8]) -> Result<Witness, KeyError> {
         let script = self.inner_script()?;
-        let Some(internal) = self.internal_key()? else {
-            return Ok(Witness::from_slice(&[&[], &with_sighash_all(trader_signature)[..], script.as_bytes()]));
-        };
+        Ok(match self.expiry_control_block()? {
+            None => Witness::from_slice(&[&[], &with_sighash_all(trader_signature)[..], script.as_bytes()]),
+            Some(control) => Witness::from_slice(&[trader_signature, script.as_bytes(), &control[..]]),
+        })
+    }
+
+    /// Versions 1 and 2: the control block of the expiry leaf. Version 0 has none.
+    ///
+    /// # Errors
+    /// [`KeyError::Degenerate`].
+    pub fn expiry_control_block(&self) -> Result<Option<[u8; 33]>, KeyError> {
+        let Some(internal) = self.internal_key()? else { return Ok(None) };
         let root = TapNodeHash::from_byte_array(self.merkle_root()?);
         let (_, parity) = internal.tap_tweak(&SECP, Some(root));
-        let control = control_block(internal, parity);
-        Ok(Witness::from_slice(&[trader_signature, script.as_bytes(), &control[..]]))
+        Ok(Some(control_block(internal, parity)))
     }
+}
+
+/// The outputs of one account under one batch key, which differ by their expiry only. What costs most is computed once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScriptFamily {
+    /// Version 0.
+    V0 {
+        /// `T'`.
+        trader: PublicKey,
+        /// `A'`.
+        auctioneer: PublicKey,
+    },
+    /// Versions 1 and 2.
+    Taproot {
+        /// `x(T')`.
+        trader: XOnlyPublicKey,
+        /// The aggregate.
+        internal: XOnlyPublicKey,
+    },
+}
+
+impl ScriptFamily {
+    /// The output script with this expiry.
+    ///
+    /// # Errors
+    /// [`KeyError::Degenerate`].
+    pub fn output_script(&self, expiry: BlockHeight) -> Result<ScriptBuf, KeyError> {
+        match self {
+            ScriptFamily::V0 { trader, auctioneer } => Ok(witness_script_v0(trader, auctioneer, expiry).to_p2wsh()),
+            ScriptFamily::Taproot { trader, internal } => {
+                let leaf = TapLeafHash::from_script(&expiry_leaf(trader, expiry), LeafVersion::TapScript);
+                Ok(ScriptBuf::new_p2tr(&*SECP, *internal, Some(TapNodeHash::from(leaf))))
+            }
+        }
+    }
+}
+
+fn witness_script_v0(trader: &PublicKey, auctioneer: &PublicKey, expiry: BlockHeight) -> ScriptBuf {
+    bitcoin::script::Builder::new()
+        .push_slice(trader.serialize())
+        .push_opcode(op::OP_CHECKSIGVERIFY)
+        .push_slice(auctioneer.serialize())
+        .push_opcode(op::OP_CHECKSIG)
+        .push_opcode(op::OP_IFDUP)
+        .push_opcode(op::OP_NOTIF)
+        .push_int(i64::from(expiry.get()))
+        .push_opcode(op::OP_CLTV)
+        .push_opcode(op::OP_ENDIF)
+        .into_script()
+}
+
+fn expiry_leaf(trader: &XOnlyPublicKey, expiry: BlockHeight) -> ScriptBuf {
+    bitcoin::script::Builder::new()
+        .push_slice(trader.serialize())
+        .push_opcode(op::OP_CHECKSIGVERIFY)
+        .push_int(i64::from(expiry.get()))
+        .push_opcode(op::OP_CLTV)
+        .into_script()
 }
 
 /// The control block of the only leaf of a tree.

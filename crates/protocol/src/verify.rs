@@ -29,6 +29,9 @@ use std::collections::BTreeMap;
 /// Protocol notes, batch §7 step 2.
 const HEIGHT_TOLERANCE: BlockCount = BlockCount::new(3);
 
+/// A rating that is a day old or older counts as unknown.
+pub const MAX_RATING_AGE_SECONDS: u64 = 24 * 60 * 60;
+
 /// What we know, against which a batch is judged.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalView<'a> {
@@ -42,6 +45,37 @@ pub struct LocalView<'a> {
     pub accounts: &'a BTreeMap<AccountKey, Account>,
     /// Our orders.
     pub orders: &'a BTreeMap<OrderNonce, OwnOrder>,
+    /// Blocks by which the venue says now that it extends the expiry of a matched account; 0 when it said nothing yet.
+    pub extension_now: BlockCount,
+    /// What the venue said about other nodes.
+    pub ratings: &'a BTreeMap<NodeId, NodeRating>,
+    /// Refuse nodes whose tier matters to a bid of ours and is not known; otherwise they are reported.
+    pub reject_unrated: bool,
+}
+
+/// A node's rating, as the venue told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeRating {
+    /// Tier.
+    pub tier: NodeTier,
+    /// Seconds since the venue told it. From [`MAX_RATING_AGE_SECONDS`] on it counts as unknown.
+    pub age_seconds: u64,
+}
+
+impl NodeRating {
+    /// The tier, while it is young enough to be relied on.
+    pub fn known(&self) -> Option<NodeTier> {
+        (self.age_seconds < MAX_RATING_AGE_SECONDS).then_some(self.tier)
+    }
+}
+
+/// A node on the other side of a bid of ours whose tier we could not verify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnverifiedTier {
+    /// Our bid.
+    pub order: OrderNonce,
+    /// The other node.
+    pub node: NodeId,
 }
 
 /// One of our matches, verified: one channel.
@@ -110,6 +144,7 @@ pub struct VerifiedBatch {
     matches: Vec<VerifiedMatch>,
     accounts: BTreeMap<AccountKey, EndingAccount>,
     orders: Vec<EndingOrder>,
+    unverified_tiers: Vec<UnverifiedTier>,
 }
 
 impl VerifiedBatch {
@@ -129,6 +164,10 @@ impl VerifiedBatch {
     pub fn orders(&self) -> &[EndingOrder] {
         &self.orders
     }
+    /// Nodes whose tier matters to a bid of ours and is not known: to be journaled. In the order of [`Self::matches`].
+    pub fn unverified_tiers(&self) -> &[UnverifiedTier] {
+        &self.unverified_tiers
+    }
 }
 
 /// Judges a proposed batch.
@@ -138,7 +177,7 @@ impl VerifiedBatch {
 ///
 /// # Source
 /// Protocol notes, batch §7: steps 1 to 5, and what a strict client checks as well. Step 6 needs the network and is the
-/// caller's; the node tier needs ratings, see [`verify_node_tiers`].
+/// caller's.
 pub fn verify_prepare(view: &LocalView<'_>, prepare: &Prepare) -> Result<VerifiedBatch, VerifyError> {
     if prepare.batch_version != view.batch_version {
         return Err(VerifyError::BatchVersion { expected: view.batch_version, found: prepare.batch_version });
@@ -150,30 +189,12 @@ pub fn verify_prepare(view: &LocalView<'_>, prepare: &Prepare) -> Result<Verifie
     let accounts = accounts::judge(view, prepare, &judged.tallies)?;
     transaction::judge(view, prepare, &accounts)?;
     matches::check_node_lists(view, &judged.matches)?;
-    Ok(VerifiedBatch { prepare: prepare.clone(), matches: judged.matches, accounts, orders: judged.orders })
-}
-
-/// Judges the nodes on the other side of our bids by their ratings. A node without rating is not objected to.
-///
-/// # Errors
-/// [`VerifyError::NodeTier`].
-///
-/// # Source
-/// Protocol notes, batch §7: "node tier as far as a rating is known".
-pub fn verify_node_tiers(
-    view: &LocalView<'_>,
-    batch: &VerifiedBatch,
-    ratings: &BTreeMap<NodeId, NodeTier>,
-) -> Result<(), VerifyError> {
-    for matched in &batch.matches {
-        let Some(bid) = view.orders.get(&matched.ours).and_then(|own| own.order.bid()) else { continue };
-        match ratings.get(&matched.node) {
-            Some(found) if *found < bid.min_node_tier => {
-                let (order, node, expected, found) = (matched.ours, matched.node, bid.min_node_tier, *found);
-                return Err(VerifyError::NodeTier { order, node, expected, found });
-            }
-            Some(_) | None => {}
-        }
-    }
-    Ok(())
+    let unverified_tiers = matches::check_node_tiers(view, &judged.matches)?;
+    Ok(VerifiedBatch {
+        prepare: prepare.clone(),
+        matches: judged.matches,
+        accounts,
+        orders: judged.orders,
+        unverified_tiers,
+    })
 }

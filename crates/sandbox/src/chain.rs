@@ -8,7 +8,7 @@ use bitcoin::absolute::LockTime;
 use bitcoin::script::Builder;
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use thiserror::Error;
 use tidegate_protocol::units::{SatPerKw, Sats};
 
@@ -200,6 +200,12 @@ impl ChainState {
         self.spent.get(outpoint).and_then(|txid| self.transaction(txid))
     }
 
+    /// As [`ChainState::spender`], with its name.
+    pub(crate) fn spending(&self, outpoint: &OutPoint) -> Option<(Txid, &Transaction, Option<u32>)> {
+        let txid = self.spent.get(outpoint)?;
+        self.transaction(txid).map(|(transaction, height)| (*txid, transaction, height))
+    }
+
     /// Every output that ever paid `script`, in the order of arrival.
     pub(crate) fn paid_to(&self, script: &Script) -> &[OutPoint] {
         self.paid.get(script).map_or(&[], Vec::as_slice)
@@ -230,15 +236,31 @@ impl ChainState {
 
     /// Makes the next block: reward to `miner`, and the mempool in the order of arrival until the block is full.
     pub(crate) fn mine(&mut self, miner: &Script) -> u32 {
+        self.mine_from(miner, true)
+    }
+
+    /// Takes the last `depth` blocks back, but none of the first [`GENESIS_HEIGHT`]. Their transactions return to the
+    /// mempool, before those that wait there; their rewards never were. Returns the new height.
+    pub(crate) fn disconnect(&mut self, depth: u32) -> u32 {
+        let mut returned = VecDeque::new();
+        for _ in 0..depth.min(self.height().saturating_sub(GENESIS_HEIGHT)) {
+            let block = self.blocks.pop().expect("the height counts the blocks");
+            let mut txids = block.into_iter();
+            // A reward that young was never spent.
+            txids.next().into_iter().for_each(|reward| self.forget(&reward));
+            for txid in txids.rev() {
+                self.known.get_mut(&txid).expect("blocks name known transactions").height = None;
+                returned.push_front(txid);
+            }
+        }
+        self.mempool.splice(0..0, returned);
+        self.height()
+    }
+
+    /// As [`ChainState::mine`]; the block is empty when it takes nothing.
+    pub(crate) fn mine_from(&mut self, miner: &Script, take: bool) -> u32 {
         let height = self.height() + 1;
-        let mut weight = 0_u64;
-        let fits = |known: &Known| {
-            weight = weight.saturating_add(known.transaction.weight().to_wu());
-            weight <= MAX_BLOCK_WEIGHT
-        };
-        let count =
-            self.mempool.iter().filter_map(|txid| self.known.get(txid)).map(fits).take_while(|fit| *fit).count();
-        let chosen: Vec<Txid> = self.mempool.drain(..count).collect();
+        let chosen = if take { self.choose(height) } else { Vec::new() };
         let fees: u64 = chosen.iter().map(|txid| self.fee_of(txid)).sum();
         let subsidy = BASE_SUBSIDY.get().checked_shr(height / HALVING).unwrap_or(0);
         let coinbase = coinbase(height, miner, Amount::from_sat(subsidy + fees));
@@ -249,6 +271,59 @@ impl ChainState {
         }
         self.blocks.push(core::iter::once(coinbase_id).chain(chosen).collect());
         height
+    }
+
+    /// Takes what fits into block `height` out of the mempool. After a reorganisation some of it may have to wait.
+    fn choose(&mut self, height: u32) -> Vec<Txid> {
+        let mut weight = 0_u64;
+        let mut chosen = Vec::new();
+        let mut waiting = Vec::new();
+        for txid in core::mem::take(&mut self.mempool) {
+            let transaction = &self.known.get(&txid).expect("the mempool names known transactions").transaction;
+            let heavier = weight.saturating_add(transaction.weight().to_wu());
+            let orphan = transaction.input.iter().any(|input| waiting.contains(&input.previous_output.txid));
+            if orphan || heavier > MAX_BLOCK_WEIGHT || !self.may_be_in(transaction, height) {
+                waiting.push(txid);
+            } else {
+                weight = heavier;
+                chosen.push(txid);
+            }
+        }
+        self.mempool = waiting;
+        chosen
+    }
+
+    /// Whether the locks of a transaction, whose parents are in blocks or in the same one, are reached at a height.
+    fn may_be_in(&self, transaction: &Transaction, height: u32) -> bool {
+        let relative = |input: &TxIn| {
+            let born = self.coin(&input.previous_output).and_then(|coin| coin.height).unwrap_or(height);
+            transaction.version.0 < 2 || relative_lock_reached(input.sequence, born, height)
+        };
+        check_final(transaction, height).is_ok() && transaction.input.iter().all(relative)
+    }
+
+    /// Unspent outputs in blocks, in satoshi: equal to the rewards without fees, whatever happens.
+    pub(crate) fn circulating(&self) -> u64 {
+        let in_block = |outpoint: &OutPoint| self.spender(outpoint).is_some_and(|(_, height)| height.is_some());
+        let outputs = self.known.iter().filter(|(_, known)| known.height.is_some()).flat_map(|(txid, known)| {
+            (0_u32..).zip(&known.transaction.output).map(|(vout, output)| (OutPoint { txid: *txid, vout }, output))
+        });
+        outputs.filter(|(outpoint, _)| !in_block(outpoint)).map(|(_, output)| output.value.to_sat()).sum()
+    }
+
+    /// Every reward so far without fees, in satoshi.
+    pub(crate) fn subsidies(&self) -> u64 {
+        let subsidy = |height: u32| BASE_SUBSIDY.get().checked_shr(height / HALVING).unwrap_or(0);
+        (1..=self.height()).map(subsidy).sum()
+    }
+
+    fn forget(&mut self, txid: &Txid) {
+        let Some(known) = self.known.remove(txid) else { return };
+        for output in known.transaction.output {
+            if let Some(paid) = self.paid.get_mut(&output.script_pubkey) {
+                paid.retain(|outpoint| outpoint.txid != *txid);
+            }
+        }
     }
 
     fn insert(&mut self, txid: Txid, transaction: Transaction, height: Option<u32>) {

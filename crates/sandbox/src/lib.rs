@@ -3,7 +3,8 @@
 //! Does: a [`World`] holds one chain and any number of nodes. Its transactions are checked by Bitcoin Core's own code
 //! before they enter the mempool, its nodes implement the ports of a Lightning node (wallet, signer, chain, channels,
 //! facts) with keys derived from the seed. [`MemoryStore`], [`SandboxEntropy`] and [`ManualClock`] are the remaining
-//! ports for tests.
+//! ports for tests. An [`Executor`] drives flows by a seed, with a clock of its own; a [`Gate`] stands between a flow and
+//! its ports, and lets calls fail, wait, or be the last that the flow makes.
 //!
 //! Never does: use a runtime, a socket, a file, the wall clock or the system's randomness; pass a lock across an await.
 //!
@@ -18,8 +19,11 @@ mod channels;
 mod clock;
 mod consensus;
 mod entropy;
+mod executor;
+mod faults;
 mod keys;
 mod node;
+mod random;
 mod signer;
 mod snapshot;
 mod store;
@@ -33,7 +37,10 @@ pub use channels::{CHANNEL_CONFIRMATIONS, OpenRefusal};
 pub use clock::ManualClock;
 pub use consensus::ScriptRefusal;
 pub use entropy::SandboxEntropy;
+pub use executor::{Executor, SimClock, Stuck, TaskId};
+pub use faults::{Cut, FaultyStore, Gate, Gated, Rates};
 pub use node::SandboxNode;
+pub use random::Random;
 pub use snapshot::{ChannelRecord, NodeSnapshot, RestoreError, WalletCounters, WorldSnapshot};
 pub use store::MemoryStore;
 pub use world::World;

@@ -35,6 +35,8 @@ pub(crate) struct NodeState {
     pub(crate) channels: BTreeMap<OutPoint, ChannelRecord>,
     /// Accepts connections from others.
     pub(crate) listening: bool,
+    /// How often the node was restarted.
+    pub(crate) starts: u64,
     /// Lost when the node restarts: everything from here on.
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) watcher: Watcher,
@@ -58,6 +60,7 @@ impl NodeState {
             wallet: WalletState::default(),
             channels: BTreeMap::new(),
             listening: true,
+            starts: 0,
             sessions: BTreeMap::new(),
             watcher: Watcher::new(height),
             peers: BTreeSet::new(),
@@ -137,12 +140,18 @@ impl SandboxNode {
             for (id, node) in &mut state.nodes {
                 if *id == self.id {
                     node.forget_volatile(height);
+                    node.starts = node.starts.saturating_add(1);
                     node.peers.clear();
                 } else {
                     node.peers.remove(&self.id);
                 }
             }
         });
+    }
+
+    /// How often the node was restarted: whoever was connected before sees from this that its streams ended.
+    pub fn starts(&self) -> u64 {
+        self.read(|node, _| node.starts)
     }
 
     /// Reads the node's state.

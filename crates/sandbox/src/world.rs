@@ -184,6 +184,28 @@ impl World {
         })
     }
 
+    /// A reorganisation: takes the last `depth` blocks back (none of the first
+    /// [`GENESIS_HEIGHT`](crate::GENESIS_HEIGHT)) and mines a branch that is one block longer. Its first `empty` blocks
+    /// hold nothing, the others what the mempool holds, to which the old blocks' transactions returned. Watchers are
+    /// told the new branch, and again what was undone. Returns the new height.
+    pub fn reorganise(&self, depth: u32, empty: u32) -> BlockHeight {
+        self.change(|state| {
+            let before = state.chain.height();
+            let fork = state.chain.disconnect(depth);
+            state.nodes.values_mut().for_each(|node| node.watcher.rewind(fork));
+            for number in fork..=before {
+                state.chain.mine_from(&state.miner_script, number - fork >= empty);
+            }
+            BlockHeight::new(state.chain.height())
+        })
+    }
+
+    /// Satoshi in unspent confirmed outputs, and satoshi that were ever mined (rewards without fees): always equal,
+    /// since the miner earns every fee.
+    pub fn satoshi(&self) -> (u64, u64) {
+        self.read(|state| (state.chain.circulating(), state.chain.subsidies()))
+    }
+
     /// Hands a transaction to the network.
     ///
     /// # Errors

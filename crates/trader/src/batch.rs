@@ -4,7 +4,7 @@
 //! is named before it begins; the next proposal cleans it up first.
 
 use crate::book::{Book, OrderEvent, OrderEventKind, Update};
-use crate::desk::Desk;
+use crate::desk::{Desk, Moment};
 use crate::funding::{self, Refusal, Remains};
 use crate::receipt::release_batch;
 use crate::staging::{self, Basis};
@@ -17,11 +17,11 @@ use tidegate_ports::{
 };
 use tidegate_protocol::account::{Account, AccountVersion};
 use tidegate_protocol::batch::{AccountSignature, BatchSignatures, ChannelInfo, Prepare, Reject, SignBegin};
-use tidegate_protocol::keys::{AccountKey, KeyDescriptor};
+use tidegate_protocol::keys::{AccountKey, KeyDescriptor, NodeId};
 use tidegate_protocol::musig2::{Musig2Version, PublicNonce};
 use tidegate_protocol::script::key_spend_sighash;
-use tidegate_protocol::units::BlockHeight;
-use tidegate_protocol::verify::{LocalView, VerifiedBatch, VerifiedMatch, verify_prepare, verify_sign};
+use tidegate_protocol::units::{BlockCount, BlockHeight};
+use tidegate_protocol::verify::{LocalView, NodeRating, VerifiedBatch, VerifiedMatch, verify_prepare, verify_sign};
 
 /// A batch that passed every check, with what it was checked against.
 #[derive(Clone, Debug)]
@@ -78,8 +78,8 @@ async fn verify<E: TraderEnv>(env: &E, desk: &Desk, node: &NodeInfo, prepare: &P
     let best_height = best_height(env).await?;
     let batch_version = desk.batch_version();
     let log = vec![(env.clock().now(), OrderEventKind::Prepared)];
-    desk.read(|book| {
-        let view = view(book, node, best_height, batch_version);
+    desk.look(|book, moment| {
+        let view = view(book, moment, node, best_height, batch_version);
         match verify_prepare(&view, prepare) {
             Ok(batch) => Ok(Verified { basis: Basis::of(book, &batch), batch: Arc::new(batch), log }),
             Err(error) => Err(Refusal { message: error.to_string(), reason: error.reject_reason() }),
@@ -91,13 +91,26 @@ async fn best_height<E: TraderEnv>(env: &E) -> Result<BlockHeight, Refusal> {
     env.chain().best_height().await.map_err(|error| Refusal::unknown(format!("best height: {error}")))
 }
 
+/// The venue is not asked for its ratings here: a bid's wish for a tier is reported as unverified.
+static NO_RATINGS: BTreeMap<NodeId, NodeRating> = BTreeMap::new();
+
 fn view<'a>(
     book: &'a Book,
+    moment: &Moment,
     node: &NodeInfo,
     best_height: BlockHeight,
     batch_version: tidegate_protocol::batch::BatchVersion,
 ) -> LocalView<'a> {
-    LocalView { node: node.id, best_height, batch_version, accounts: &book.accounts, orders: &book.orders }
+    LocalView {
+        node: node.id,
+        best_height,
+        batch_version,
+        accounts: &book.accounts,
+        orders: &book.orders,
+        extension_now: moment.terms.as_ref().map_or(BlockCount::new(0), |terms| terms.auto_renew_blocks),
+        ratings: &NO_RATINGS,
+        reject_unrated: false,
+    }
 }
 
 fn node(desk: &Desk) -> Result<NodeInfo, Refusal> {
@@ -117,6 +130,9 @@ pub(crate) async fn prepare<E: TraderEnv>(env: &E, desk: &Desk, prepare: Box<Pre
     let verified = verify(env, desk, &node, &prepare).await?;
     clean_up_earlier(env, desk).await?;
     tracing::info!(batch = %prepare.batch_id, matches = verified.batch.matches().len(), "batch verified");
+    for tier in verified.batch.unverified_tiers() {
+        tracing::warn!(order = %tier.order, node = %tier.node, "tier unverified");
+    }
     desk.note(|moment| {
         moment.remains.push(Remains::of(&verified.batch));
         moment.verified = Some(verified.clone());
@@ -157,8 +173,8 @@ async fn check_sign<E: TraderEnv>(
 ) -> Result<(), Refusal> {
     let best_height = best_height(env).await?;
     let batch_version = desk.batch_version();
-    desk.read(|book| {
-        let view = view(book, node, best_height, batch_version);
+    desk.look(|book, moment| {
+        let view = view(book, moment, node, best_height, batch_version);
         verify_sign(&view, &verified.batch, request)
             .map_err(|error| Refusal { message: error.to_string(), reason: error.reject_reason() })
     })

@@ -105,6 +105,7 @@ pub(crate) fn own_ask(seed: u8) -> OwnOrder {
         units_unfulfilled: UnitCount::new(5),
         multisig: KeyDescriptor { point: point(50), locator: KeyLocator { family: 0, index: 3 } },
         fee_ceiling: ExecutionFee { base: Sats::constant(1), rate_ppm: 1_000 },
+        extension_quoted: BlockCount::new(3024),
     }
 }
 

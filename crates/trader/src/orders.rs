@@ -116,7 +116,8 @@ fn submitted(order: &Order, node: &NodeInfo, multisig: KeyDescriptor) -> Submitt
 fn own(order: Order, preimage: OrderPreimage, multisig: KeyDescriptor, terms: &Terms) -> Result<OwnOrder, UnitError> {
     let units_unfulfilled = order.units()?;
     let (state, fee_ceiling) = (OrderState::Submitted, terms.execution_fee);
-    Ok(OwnOrder { order, preimage: Some(preimage), state, units_unfulfilled, multisig, fee_ceiling })
+    let extension_quoted = terms.auto_renew_blocks;
+    Ok(OwnOrder { order, preimage: Some(preimage), state, units_unfulfilled, multisig, fee_ceiling, extension_quoted })
 }
 
 /// Whether the account takes orders and covers this one besides those that it backs already.

@@ -11,7 +11,7 @@ use crate::venue::{self, GrpcTraders};
 use anyhow::{Context as _, bail};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tidegate_ports::Timestamp;
+use tidegate_ports::{Entropy, Timestamp};
 use tidegate_protocol::account::AccountState;
 use tidegate_protocol::keys::BatchId;
 use tidegate_protocol::order::NodeTier;
@@ -77,7 +77,8 @@ impl Market {
         for (name, role, preset) in TRADERS {
             let node = market.world.add_node(name);
             market.world.fund(&node, ENDOWMENT)?;
-            let strategy = AnyStrategy::from_toml(preset)?;
+            let appetite = market.world.entropy(&format!("appetite of {name}"));
+            let strategy = AnyStrategy::from_toml(&with_appetite(preset, role, &appetite)?)?;
             let clock = market.clock.clone();
             let plan = Plan { name, role, strategy, node, venue: &address, clock, folder: &settings.data_dir };
             market.traders.push(Participant::start(plan).await?);
@@ -220,6 +221,26 @@ fn pending(status: &Status) -> Option<String> {
         None if !status.pending_batches.is_empty() => Some("a signed batch is not settled".to_owned()),
         None => None,
     }
+}
+
+/// What the seed decides about a trader: the figures of its preset that say what it wants to earn, or what a lease is
+/// worth to it. Each is drawn between 80 and 120 percent, so that every seed is another market, and one that trades.
+fn with_appetite(preset: &str, role: &str, entropy: &impl Entropy) -> anyhow::Result<String> {
+    let keys: &[&str] = match role {
+        "seller" => &["required_return_ppm_per_year"],
+        _ => &["receipts_sats_per_block", "substitute_cost_ppm"],
+    };
+    let mut file: toml::Table = preset.parse().context("the preset is no TOML")?;
+    let own = file.get_mut(role).and_then(toml::Value::as_table_mut);
+    let own = own.with_context(|| format!("the preset has no table [{role}]"))?;
+    for key in keys {
+        let [byte, ..] = entropy.draw();
+        let percent = 80 + i64::from(byte) % 41;
+        let usual = own.get(*key).and_then(toml::Value::as_integer);
+        let usual = usual.with_context(|| format!("the preset has no whole number {key}"))?;
+        own.insert((*key).to_owned(), toml::Value::Integer(usual * percent / 100));
+    }
+    toml::to_string(&file).context("a table is TOML")
 }
 
 fn rules() -> VenueConfig {

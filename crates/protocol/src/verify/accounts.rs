@@ -1,12 +1,12 @@
 //! Accounts: the reported ending balances and the recreated outputs.
 
 use super::matches::Tally;
-use super::{EndingAccount, LocalView, VerifyError};
+use super::{EndingAccount, HEIGHT_TOLERANCE, LocalView, VerifyError};
 use crate::account::{Account, AccountState, AccountTerms, MAX_EXPIRY_AHEAD, MIN_RECREATED_VALUE};
 use crate::batch::{AccountDiff, EndingState, Prepare};
 use crate::fees::chain_fee;
 use crate::keys::AccountKey;
-use crate::units::{BlockHeight, Sats, UnitError};
+use crate::units::{BlockCount, BlockHeight, Sats, UnitError};
 use bitcoin::{OutPoint, Txid};
 use std::collections::BTreeMap;
 
@@ -54,14 +54,14 @@ fn judge_one(
         ..account.clone()
     };
     if recreated {
-        let terms = new_terms(view, prepare, account, diff)?;
+        let terms = new_terms(view, prepare, account, tally, diff)?;
         let index = check_output(prepare, &terms, diff)?;
         after.terms = terms;
         after.state = AccountState::PendingBatch;
         after.outpoint = Some(OutPoint { txid, vout: index });
     } else {
         // The claims are judged, but an account that ends keeps its terms.
-        new_terms(view, prepare, account, diff)?;
+        new_terms(view, prepare, account, tally, diff)?;
         check_gone(diff)?;
     }
     Ok(EndingAccount { after, input: find_input(prepare, account)?, chain_fee: fee, recreated })
@@ -72,11 +72,12 @@ fn new_terms(
     view: &LocalView<'_>,
     prepare: &Prepare,
     account: &Account,
+    tally: &Tally,
     diff: &AccountDiff,
 ) -> Result<AccountTerms, VerifyError> {
     let mut terms = account.terms.next()?;
     if let (true, Some(expiry)) = (prepare.batch_version.extends_accounts(), diff.new_expiry) {
-        check_expiry(view, account, expiry)?;
+        check_expiry(view, account, tally.extension, expiry)?;
         terms.expiry = expiry;
     }
     if prepare.batch_version.upgrades_taproot() {
@@ -87,7 +88,15 @@ fn new_terms(
     Ok(terms)
 }
 
-fn check_expiry(view: &LocalView<'_>, account: &Account, found: BlockHeight) -> Result<(), VerifyError> {
+/// An extension leads away from the old expiry, but no further than was quoted, and never beyond what may be opened.
+///
+/// The venue counts from its own best height, which may be ahead of ours.
+fn check_expiry(
+    view: &LocalView<'_>,
+    account: &Account,
+    extension: BlockCount,
+    found: BlockHeight,
+) -> Result<(), VerifyError> {
     let (key, old) = (account.key(), account.terms.expiry);
     if found <= old {
         return Err(VerifyError::ExpiryNotLater { account: key, expected: old, found });
@@ -95,6 +104,11 @@ fn check_expiry(view: &LocalView<'_>, account: &Account, found: BlockHeight) -> 
     let latest = view.best_height.checked_add(MAX_EXPIRY_AHEAD).ok_or(UnitError::Overflow("expiry"))?;
     if found > latest {
         return Err(VerifyError::ExpiryTooFar { account: key, expected: latest, found });
+    }
+    let quoted = view.best_height.checked_add(HEIGHT_TOLERANCE).and_then(|height| height.checked_add(extension));
+    let quoted = quoted.ok_or(UnitError::Overflow("expiry"))?;
+    if found > quoted {
+        return Err(VerifyError::ExtensionTooLong { account: key, expected: quoted, found });
     }
     Ok(())
 }

@@ -98,8 +98,8 @@ pub enum VerifyError {
         /// The other one.
         found: OrderNonce,
     },
-    /// The other side uses our funding key.
-    #[error("order {order} is matched with its own funding key {found}")]
+    /// The other side uses a funding key of ours.
+    #[error("order {order} is matched with our own funding key {found}")]
     OwnKey {
         /// Our order.
         order: OrderNonce,
@@ -177,6 +177,40 @@ pub enum VerifyError {
         expected: u32,
         /// Units of the match.
         found: u32,
+    },
+    /// The taker puts less into an outbound channel than our ask's smallest match.
+    #[error("ask {order} wants a self balance of at least {expected}, the bid has {found}")]
+    OutboundMinimum {
+        /// Our ask.
+        order: OrderNonce,
+        /// Smallest match.
+        expected: Sats,
+        /// The bid's self balance.
+        found: Sats,
+    },
+    /// A match smaller than the other side's smallest.
+    #[error("order {ours} gets {found} units of {theirs}, which gives at least {expected}")]
+    TheirMinimum {
+        /// Our order.
+        ours: OrderNonce,
+        /// Their order.
+        theirs: OrderNonce,
+        /// Their smallest match in units.
+        expected: u32,
+        /// Units of the match.
+        found: u32,
+    },
+    /// The matches take more of the other order than it has.
+    #[error("order {ours}: {found} units are taken of {theirs}, which has {expected}")]
+    TheirAmount {
+        /// Our order.
+        ours: OrderNonce,
+        /// Their order.
+        theirs: OrderNonce,
+        /// Units of their order.
+        expected: u32,
+        /// Units taken by our orders.
+        found: u64,
     },
     /// One pair of orders is listed twice.
     #[error("order {ours} and {theirs} are matched twice")]
@@ -299,6 +333,16 @@ pub enum VerifyError {
         /// New expiry.
         found: BlockHeight,
     },
+    /// The new expiry is later than the extension that was quoted allows.
+    #[error("account {account} would be extended to {found}, at most {expected} was quoted")]
+    ExtensionTooLong {
+        /// Account.
+        account: AccountKey,
+        /// Latest allowed.
+        expected: BlockHeight,
+        /// New expiry.
+        found: BlockHeight,
+    },
     /// A new account version that does not exist.
     #[error("account {account} would get unknown version {found}")]
     AccountVersion {
@@ -394,6 +438,26 @@ pub enum VerifyError {
         /// Input.
         input: usize,
     },
+    /// The transaction is heavier than a block.
+    #[error("transaction of weight {found}, at most {expected} allowed")]
+    TransactionWeight {
+        /// Weight of a block.
+        expected: u64,
+        /// Weight.
+        found: u64,
+    },
+    /// Inputs are not sorted.
+    #[error("input {input} is out of order")]
+    InputOrder {
+        /// The first that should stand earlier.
+        input: usize,
+    },
+    /// Outputs are not sorted.
+    #[error("output {output} is out of order")]
+    OutputOrder {
+        /// The first that should stand earlier.
+        output: usize,
+    },
     /// Two inputs spend one output.
     #[error("{found} is spent twice")]
     InputTwice {
@@ -436,6 +500,16 @@ pub enum VerifyError {
         expected: NodeTier,
         /// Rating.
         found: NodeTier,
+    },
+    /// The other node's rating is not known, and we refuse such nodes.
+    #[error("order {order} wants {expected:?}, node {node} has no recent rating")]
+    NodeUnrated {
+        /// Our bid.
+        order: OrderNonce,
+        /// Other node.
+        node: NodeId,
+        /// Lowest tier.
+        expected: NodeTier,
     },
     /// The request to sign, or the final word, names another batch.
     #[error("batch {found} is named, expected {expected}")]
@@ -536,6 +610,7 @@ impl VerifyError {
             | VerifyError::OrderArchived { .. }
             | VerifyError::NodeRefused { .. }
             | VerifyError::NodeTier { .. }
+            | VerifyError::NodeUnrated { .. }
             | VerifyError::BatchId { .. }
             | VerifyError::AccountChanged(_) => RejectReason::Unknown,
             VerifyError::NoMatch(_)
@@ -553,6 +628,9 @@ impl VerifyError {
             | VerifyError::SelfBalanceOnOldAsk { .. }
             | VerifyError::EmptyMatch { .. }
             | VerifyError::MatchBelowMinimum { .. }
+            | VerifyError::OutboundMinimum { .. }
+            | VerifyError::TheirMinimum { .. }
+            | VerifyError::TheirAmount { .. }
             | VerifyError::SamePairTwice { .. }
             | VerifyError::ChannelOutputMissing { .. }
             | VerifyError::ChannelOutputValue { .. }
@@ -568,6 +646,7 @@ impl VerifyError {
             | VerifyError::EndingBalance { .. }
             | VerifyError::ExpiryNotLater { .. }
             | VerifyError::ExpiryTooFar { .. }
+            | VerifyError::ExtensionTooLong { .. }
             | VerifyError::AccountVersion { .. }
             | VerifyError::DustState { .. }
             | VerifyError::DustIndex { .. }
@@ -580,6 +659,9 @@ impl VerifyError {
             | VerifyError::LockTime { .. }
             | VerifyError::Sequence { .. }
             | VerifyError::NotUnsigned { .. }
+            | VerifyError::TransactionWeight { .. }
+            | VerifyError::InputOrder { .. }
+            | VerifyError::OutputOrder { .. }
             | VerifyError::InputTwice { .. }
             | VerifyError::OutputSum
             | VerifyError::OwnInputMissing { .. }

@@ -1,6 +1,6 @@
 //! Matches: every pair of orders, what it does to our balance, and the output that funds its channel.
 
-use super::{EndingOrder, LocalView, VerifiedMatch, VerifyError};
+use super::{EndingOrder, LocalView, NodeRating, UnverifiedTier, VerifiedMatch, VerifyError};
 use crate::account::{Account, AccountState};
 use crate::batch::{Match, MatchedMarket, Prepare};
 use crate::channel::{
@@ -10,7 +10,7 @@ use crate::channel::{
 use crate::fees::MatchTerms;
 use crate::keys::{AccountKey, MultisigKey, OrderNonce, PendingChannelId};
 use crate::order::{
-    AskTerms, AuctionType, BidTerms, Order, OrderChannelType, OrderSide, OrderState, OrderVersion, OwnOrder,
+    AskTerms, AuctionType, BidTerms, NodeTier, Order, OrderChannelType, OrderSide, OrderState, OrderVersion, OwnOrder,
 };
 use crate::units::{BlockCount, RatePerBillion, Sats, SatsDelta, UnitCount, UnitError};
 use bitcoin::{Amount, OutPoint, Script, Transaction, Txid};
@@ -29,6 +29,8 @@ pub(super) struct Tally {
     pub(super) balance: SatsDelta,
     /// Channels created.
     pub(super) channels: u32,
+    /// Longest extension of the expiry that was quoted: now, or when one of the matched orders was signed.
+    pub(super) extension: BlockCount,
 }
 
 /// Outcome of judging all matches.
@@ -68,6 +70,8 @@ pub(super) fn judge(view: &LocalView<'_>, prepare: &Prepare) -> Result<JudgedMat
         outputs: first_outputs(&prepare.transaction),
         claimed_outputs: BTreeSet::new(),
         pending_ids: BTreeSet::new(),
+        taken: BTreeMap::new(),
+        own_keys: view.orders.values().map(|own| own.multisig.point.serialize()).collect(),
         done: JudgedMatches { matches: Vec::new(), orders: Vec::new(), tallies: BTreeMap::new() },
     };
     for (nonce, duration, market) in by_nonce(&prepare.markets) {
@@ -106,6 +110,34 @@ pub(super) fn check_node_lists(view: &LocalView<'_>, matches: &[VerifiedMatch]) 
     Ok(())
 }
 
+/// Refuses pairs whose other node is rated below what our bid wants; names those whose rating is not known.
+///
+/// # Source
+/// Protocol notes, batch §7: "node tier as far as a rating is known".
+pub(super) fn check_node_tiers(
+    view: &LocalView<'_>,
+    matches: &[VerifiedMatch],
+) -> Result<Vec<UnverifiedTier>, VerifyError> {
+    let mut unverified = Vec::new();
+    for matched in matches {
+        let Some(bid) = view.orders.get(&matched.ours).and_then(|own| own.order.bid()) else { continue };
+        let (order, node, expected) = (matched.ours, matched.node, bid.min_node_tier);
+        match (expected, view.ratings.get(&node).and_then(NodeRating::known)) {
+            // Any node will do.
+            (NodeTier::Tier0, _) => {}
+            (NodeTier::Tier1, Some(found)) if found < expected => {
+                return Err(VerifyError::NodeTier { order, node, expected, found });
+            }
+            (NodeTier::Tier1, Some(_)) => {}
+            (NodeTier::Tier1, None) if view.reject_unrated => {
+                return Err(VerifyError::NodeUnrated { order, node, expected });
+            }
+            (NodeTier::Tier1, None) => unverified.push(UnverifiedTier { order, node }),
+        }
+    }
+    Ok(unverified)
+}
+
 struct Judge<'a> {
     view: &'a LocalView<'a>,
     prepare: &'a Prepare,
@@ -114,6 +146,10 @@ struct Judge<'a> {
     outputs: BTreeMap<&'a Script, (u32, Amount)>,
     claimed_outputs: BTreeSet<u32>,
     pending_ids: BTreeSet<PendingChannelId>,
+    /// Their order → units that all our orders together take of it.
+    taken: BTreeMap<OrderNonce, u64>,
+    /// Funding keys of all our orders.
+    own_keys: BTreeSet<[u8; 33]>,
     done: JudgedMatches,
 }
 
@@ -125,7 +161,9 @@ impl<'a> Judge<'a> {
         check_own_state(nonce, own, account)?;
         let matches = market.orders.get(&nonce).map_or(&[][..], Vec::as_slice);
         let listed = Listed { own, account, duration, price: market.clearing_price };
-        self.done.tallies.entry(key).or_insert(Tally { balance: account.value.to_delta(), channels: 0 });
+        let fresh = Tally { balance: account.value.to_delta(), channels: 0, extension: self.view.extension_now };
+        let tally = self.done.tallies.entry(key).or_insert(fresh);
+        tally.extension = tally.extension.max(own.extension_quoted);
         let (mut filled, mut left) = (0u64, own.units_unfulfilled);
         for matched in matches {
             self.matched(&listed, matched)?;
@@ -163,6 +201,7 @@ impl<'a> Judge<'a> {
         check_wishes(listed.own, matched, &pair)?;
         let commitment = CommitmentType::of_pair(pair.ask.channel_type, pair.bid.channel_type);
         let shim = self.shim(listed, matched, &pair, commitment)?;
+        self.check_their_size(ours, matched)?;
         let open = OpenChannel {
             node: matched.order.node,
             shim: shim.clone(),
@@ -216,10 +255,27 @@ impl<'a> Judge<'a> {
         if self.view.orders.contains_key(&theirs) {
             return Err(VerifyError::OwnOrder { order: ours, found: theirs });
         }
-        if *other.multisig.point() == listed.own.multisig.point {
+        if self.own_keys.contains(&other.multisig.serialize()) {
             return Err(VerifyError::OwnKey { order: ours, found: other.multisig });
         }
         Ok(pair)
+    }
+
+    /// A match is no smaller than the other side allows, and all of them together take no more than it has.
+    fn check_their_size(&mut self, ours: OrderNonce, matched: &Match) -> Result<(), VerifyError> {
+        let other = &matched.order.order;
+        let (theirs, expected, found) = (other.nonce, other.min_units.get(), matched.units.get());
+        // In the outbound market the minimum is about the self balance, and theirs is their affair.
+        if other.auction == AuctionType::Inbound && found < expected {
+            return Err(VerifyError::TheirMinimum { ours, theirs, expected, found });
+        }
+        let taken = self.taken.entry(theirs).or_default();
+        *taken = taken.checked_add(u64::from(found)).ok_or(UnitError::Overflow("units of their order"))?;
+        let (expected, found) = (other.units()?.get(), *taken);
+        if found > u64::from(expected) {
+            return Err(VerifyError::TheirAmount { ours, theirs, expected, found });
+        }
+        Ok(())
     }
 
     fn add(&mut self, account: AccountKey, delta: SatsDelta) -> Result<(), VerifyError> {
@@ -311,6 +367,11 @@ fn check_wishes(own: &OwnOrder, matched: &Match, pair: &Pair<'_>) -> Result<(), 
         return Err(VerifyError::MatchBelowMinimum { order: ours, expected, found });
     }
     let self_balance = pair.bid_terms.self_balance;
+    // Where the taker funds the channel, the smallest match of an ask is about what the taker puts in.
+    let smallest = own.order.min_units.to_sats();
+    if pair.maker && own.order.auction == AuctionType::Outbound && self_balance < smallest {
+        return Err(VerifyError::OutboundMinimum { order: ours, expected: smallest, found: self_balance });
+    }
     if pair.maker && own.order.version <= LAST_VERSION_WITHOUT_PUSH && self_balance != Sats::ZERO {
         let version = own.order.version.number();
         return Err(VerifyError::SelfBalanceOnOldAsk { order: ours, version, found: self_balance });

@@ -4,12 +4,15 @@ use super::accounts::checked_total;
 use super::{EndingAccount, LocalView, VerifyError};
 use crate::batch::Prepare;
 use crate::keys::AccountKey;
+use crate::spend::{bip69_input, bip69_output};
 use bitcoin::absolute::LockTime;
 use bitcoin::transaction::Version;
-use bitcoin::{Sequence, Transaction};
+use bitcoin::{Sequence, Transaction, Weight};
+use core::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Judges the transaction: version 2, lock time 0, sequences 0, unsigned, no double spends, no money from nowhere.
+/// Judges the transaction: version 2, lock time 0, sequences 0, sorted, unsigned, no double spends, no
+/// money from nowhere.
 ///
 /// # Source
 /// Protocol notes, batch §7 "A strict client checks as well".
@@ -25,10 +28,15 @@ pub(super) fn judge(
     if transaction.lock_time != LockTime::ZERO {
         return Err(VerifyError::LockTime { found: transaction.lock_time.to_consensus_u32() });
     }
+    let (expected, found) = (Weight::MAX_BLOCK.to_wu(), transaction.weight().to_wu());
+    if found > expected {
+        return Err(VerifyError::TransactionWeight { expected, found });
+    }
     check_inputs(transaction)?;
     if checked_total(&transaction.output).is_none() {
         return Err(VerifyError::OutputSum);
     }
+    check_sorted(transaction)?;
     check_only_reported(view, transaction, accounts)
 }
 
@@ -46,6 +54,30 @@ fn check_inputs(transaction: &Transaction) -> Result<(), VerifyError> {
         }
     }
     Ok(())
+}
+
+/// Inputs and outputs stand as every honest venue sorts them, so that their order tells and hides nothing.
+///
+/// # Source
+/// Protocol notes, batch §7 "Layout to expect"; BIP-69.
+fn check_sorted(transaction: &Transaction) -> Result<(), VerifyError> {
+    let names = transaction.input.iter().map(|input| bip69_input(&input.previous_output));
+    if let Some(before) = first_out_of_order(names, Ord::cmp) {
+        return Err(VerifyError::InputOrder { input: before });
+    }
+    if let Some(output) = first_out_of_order(transaction.output.iter(), |left, right| bip69_output(left, right)) {
+        return Err(VerifyError::OutputOrder { output });
+    }
+    Ok(())
+}
+
+/// Place of the first item that is less than the one before it.
+fn first_out_of_order<T>(
+    items: impl Iterator<Item = T> + Clone,
+    compare: impl Fn(&T, &T) -> Ordering,
+) -> Option<usize> {
+    let behind = items.clone().skip(1);
+    items.zip(behind).position(|(left, right)| compare(&left, &right) == Ordering::Greater).map(|index| index + 1)
 }
 
 /// No account of ours is spent without a report of what becomes of it.

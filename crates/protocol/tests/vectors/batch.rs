@@ -7,23 +7,22 @@ use crate::support::{Entry, hex, load, report, unhex};
 use prost::Message;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use tidegate_protocol::account::{Account, AccountState, AccountTerms, AccountVersion};
+use tidegate_protocol::account::{self, Account, AccountState, AccountTerms, AccountVersion};
 use tidegate_protocol::auth::verify_message;
 use tidegate_protocol::batch::{BatchVersion, Finalize, Prepare, RejectReason, SignBegin};
 use tidegate_protocol::bitcoin::hashes::Hash;
 use tidegate_protocol::bitcoin::secp256k1::{self, Secp256k1, ecdsa, schnorr};
-use tidegate_protocol::bitcoin::{OutPoint, Txid, base58, consensus};
+use tidegate_protocol::bitcoin::{OutPoint, Txid, consensus};
 use tidegate_protocol::channel::CommitmentType;
 use tidegate_protocol::fees::ExecutionFee;
 use tidegate_protocol::keys::{AccountKey, KeyDescriptor, KeyLocator, NodeId, OrderNonce};
 use tidegate_protocol::musig2::{PartialSignature, PublicNonce, SigningContext};
-use tidegate_protocol::order::{
-    AskTerms, AuctionType, BidTerms, NodeTier, Order, OrderSide, OrderState, OrderVersion, OwnOrder,
-};
+use tidegate_protocol::order::{AskTerms, AuctionType, BidTerms, Order, OrderSide, OrderState, OrderVersion, OwnOrder};
 use tidegate_protocol::script::{key_spend_sighash, segwit_v0_sighash};
+use tidegate_protocol::ticket::Ticket;
 use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion, SatPerKw, Sats, UnitCount};
 use tidegate_protocol::verify::{
-    EndingOrder, LocalView, VerifiedBatch, VerifyError, verify_finalize, verify_node_tiers, verify_prepare, verify_sign,
+    EndingOrder, LocalView, NodeRating, VerifiedBatch, VerifyError, verify_finalize, verify_prepare, verify_sign,
 };
 use tidegate_wire::{batch as wire, poolrpc};
 
@@ -34,7 +33,8 @@ pub(crate) struct Local {
     pub(crate) batch_version: BatchVersion,
     pub(crate) accounts: BTreeMap<AccountKey, Account>,
     pub(crate) orders: BTreeMap<OrderNonce, OwnOrder>,
-    pub(crate) ratings: BTreeMap<NodeId, NodeTier>,
+    pub(crate) extension: BlockCount,
+    pub(crate) ratings: BTreeMap<NodeId, NodeRating>,
 }
 
 impl Local {
@@ -42,14 +42,19 @@ impl Local {
         let fee = entry.get("terms").map_or(ExecutionFee { base: Sats::constant(1), rate_ppm: 1000 }, |terms| {
             ExecutionFee { base: terms.sats("execution_fee_base"), rate_ppm: terms.u64("execution_fee_rate") }
         });
+        // A file without terms does not limit the extension.
+        let extension = entry
+            .get("terms")
+            .map_or(account::MAX_EXPIRY_AHEAD, |terms| BlockCount::new(terms.u32("auto_renew_extension_blocks")));
         let accounts = entry.list("accounts").iter().map(account).map(|account| (account.key(), account)).collect();
-        let orders = entry.list("orders").iter().map(|order| own_order(order, fee));
+        let orders = entry.list("orders").iter().map(|order| own_order(order, fee, extension));
         Local {
             node: entry.parse("our_node_key"),
             best_height: BlockHeight::new(entry.u32("best_height")),
             batch_version: BatchVersion(entry.u32("client_batch_version")),
             accounts,
             orders: orders.map(|own| (own.order.nonce, own)).collect(),
+            extension,
             ratings: ratings(entry),
         }
     }
@@ -61,14 +66,15 @@ impl Local {
             batch_version: self.batch_version,
             accounts: &self.accounts,
             orders: &self.orders,
+            extension_now: self.extension,
+            ratings: &self.ratings,
+            reject_unrated: false,
         }
     }
 
     fn prepare(&self, message: &[u8]) -> Result<VerifiedBatch, Refusal> {
         let prepare = decode_prepare(message)?;
-        let batch = verify_prepare(&self.view(), &prepare)?;
-        verify_node_tiers(&self.view(), &batch, &self.ratings)?;
-        Ok(batch)
+        Ok(verify_prepare(&self.view(), &prepare)?)
     }
 
     fn sign(&self, batch: &VerifiedBatch, message: &[u8]) -> Result<SignBegin, Refusal> {
@@ -126,33 +132,16 @@ fn has_ticket(order: &Value) -> bool {
     order.get("sidecar_ticket").and_then(Value::as_str).is_some_and(|ticket| !ticket.is_empty())
 }
 
-/// The recipient's multisig key: record 22 within record 20 of the ticket.
+/// The recipient's multisig key in the ticket.
 fn recipient_key(ticket: &str) -> secp256k1::PublicKey {
-    let bytes = base58::decode(ticket.strip_prefix("sidecar").unwrap()).unwrap();
-    let (_, stream) = bytes[..bytes.len() - 4].split_first().unwrap();
-    let recipient = record(stream, 20).unwrap();
-    secp256k1::PublicKey::from_slice(record(recipient, 22).unwrap()).unwrap()
+    *ticket.parse::<Ticket>().unwrap().recipient_keys().unwrap().1.point()
 }
 
-/// One record of a TLV stream; lengths from 253 bytes are two bytes long.
-fn record(mut stream: &[u8], wanted: u8) -> Option<&[u8]> {
-    while let [kind, length, rest @ ..] = stream {
-        let (length, rest) = match length {
-            0xfd => (usize::from(u16::from_be_bytes([rest[0], rest[1]])), &rest[2..]),
-            short => (usize::from(*short), rest),
-        };
-        let (value, after) = rest.split_at(length);
-        if *kind == wanted {
-            return Some(value);
-        }
-        stream = after;
-    }
-    None
-}
-
-fn ratings(entry: &Value) -> BTreeMap<NodeId, NodeTier> {
+fn ratings(entry: &Value) -> BTreeMap<NodeId, NodeRating> {
     let Some(ratings) = entry.get("node_ratings").filter(|ratings| !ratings.is_null()) else { return BTreeMap::new() };
-    let rating = |(node, rating): (&String, &Value)| (node.parse().unwrap(), tier(rating.as_u64().unwrap()));
+    let rating = |(node, rating): (&String, &Value)| {
+        (node.parse().unwrap(), NodeRating { tier: tier(rating.as_u64().unwrap()), age_seconds: 0 })
+    };
     ratings.as_object().unwrap().iter().map(rating).collect()
 }
 
@@ -187,7 +176,7 @@ pub(crate) fn account(entry: &Value) -> Account {
     account
 }
 
-fn own_order(entry: &Value, fee_ceiling: ExecutionFee) -> OwnOrder {
+fn own_order(entry: &Value, fee_ceiling: ExecutionFee, extension_quoted: BlockCount) -> OwnOrder {
     let side = match entry.text("type") {
         "ask" => OrderSide::Ask(AskTerms {
             announcement: announcement(entry.u64("announcement_constraints")),
@@ -228,6 +217,7 @@ fn own_order(entry: &Value, fee_ceiling: ExecutionFee) -> OwnOrder {
         units_unfulfilled: UnitCount::new(entry.u32("units_unfulfilled")),
         multisig: KeyDescriptor { point, locator },
         fee_ceiling,
+        extension_quoted,
     }
 }
 

@@ -15,3 +15,4 @@ mod musig2;
 mod orders;
 mod strict;
 mod support;
+mod tickets;

@@ -18,7 +18,10 @@ use tidegate_protocol::order::{
     OrderSide, OrderState, OrderVersion, OwnOrder,
 };
 use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion, SatPerKw, Sats, UnitCount};
-use tidegate_protocol::verify::{VerifyError, verify_finalize, verify_node_tiers, verify_prepare, verify_sign};
+use tidegate_protocol::verify::{
+    LocalView, MAX_RATING_AGE_SECONDS, NodeRating, UnverifiedTier, VerifyError, verify_finalize, verify_prepare,
+    verify_sign,
+};
 
 /// The complete batch, to be broken in one place.
 struct Scene {
@@ -133,6 +136,7 @@ const PREPARE: &[Row] = &[
     ("OwnAccount", |s| s.matches()[0].order.order.account = s.own("ask2").order.account),
     ("OwnOrder", |s| s.matches()[0].order.order.nonce = s.names["bid1"]),
     ("OwnKey", |s| s.matches()[0].order.multisig = MultisigKey::new(s.own("ask1").multisig.point)),
+    ("OwnKey", |s| s.matches()[0].order.multisig = MultisigKey::new(s.own("bid2").multisig.point)),
     ("Duration", |s| s.matches()[0].order.order.duration = BlockCount::new(4032)),
     ("Duration", |s| s.own("ask1").order.duration = BlockCount::new(4032)),
     ("Price", |s| s.matches()[0].order.order.rate = RatePerBillion::new(1)),
@@ -142,6 +146,13 @@ const PREPARE: &[Row] = &[
     ("SelfBalanceOnOldAsk", |s| s.own("ask1").order.version = OrderVersion::V3),
     ("EmptyMatch", |s| s.matches()[0].units = UnitCount::ZERO),
     ("MatchBelowMinimum", |s| s.own("ask1").order.min_units = UnitCount::new(4)),
+    ("OutboundMinimum", |s| {
+        let own = &mut s.own("ask2").order;
+        (own.auction, own.min_units) = (AuctionType::Outbound, UnitCount::new(2));
+        s.matches_of("ask2")[0].order.order.auction = AuctionType::Outbound;
+    }),
+    ("TheirMinimum", |s| s.matches()[1].order.order.min_units = UnitCount::new(3)),
+    ("TheirAmount", |s| s.matches()[0].order.order.amount = Sats::constant(299_999)),
     ("SamePairTwice", |s| {
         let again = s.matches()[0].clone();
         s.matches().push(again);
@@ -169,6 +180,10 @@ const PREPARE: &[Row] = &[
     ("EndingBalance", |s| s.diff().ending_balance = Sats::constant(1_000_000)),
     ("ExpiryNotLater", |s| s.diff().new_expiry = Some(s.account().terms.expiry)),
     ("ExpiryTooFar", |s| s.diff().new_expiry = s.local.best_height.checked_add(BlockCount::new(52_561))),
+    ("ExtensionTooLong", |s| {
+        s.local.extension = BlockCount::new(0);
+        s.local.orders.values_mut().for_each(|own| own.extension_quoted = BlockCount::new(0));
+    }),
     ("AccountVersion", |s| s.diff().new_version = 3),
     ("DustState", |s| s.dust_diff().ending_state = EndingState::Recreated),
     ("DustIndex", |s| s.dust_diff().output_index = Some(0)),
@@ -183,6 +198,14 @@ const PREPARE: &[Row] = &[
     ("Sequence", |s| s.prepare.transaction.input[0].sequence = Sequence::MAX),
     ("NotUnsigned", |s| s.prepare.transaction.input[0].witness = Witness::from_slice(&[[1]])),
     ("NotUnsigned", |s| s.prepare.transaction.input[0].script_sig = ScriptBuf::from_bytes(vec![0x51])),
+    ("TransactionWeight", |s| {
+        let script_pubkey = ScriptBuf::from_bytes(vec![0x51; 1_000_000]);
+        s.prepare.transaction.output.push(TxOut { value: Amount::ONE_BTC, script_pubkey });
+    }),
+    ("InputOrder", |s| s.prepare.transaction.input.swap(0, 1)),
+    ("OutputOrder", |s| {
+        s.prepare.transaction.output.push(TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::new_p2a() })
+    }),
     ("InputTwice", |s| {
         let input = s.input();
         let again = s.prepare.transaction.input[input].clone();
@@ -293,11 +316,37 @@ fn a_badly_rated_node_is_refused_for_our_bid_only() {
     let mut scene = Scene::read(&file);
     let maker = scene.matches_of("bid3")[0].order.node;
     let taker = scene.matches_of("ask2")[0].order.node;
-    let batch = verify_prepare(&scene.local.view(), &scene.prepare).unwrap();
-    let judge = |node, tier| verify_node_tiers(&scene.local.view(), &batch, &BTreeMap::from([(node, tier)]));
-    assert_eq!(judge(maker, NodeTier::Tier1), Ok(()));
-    assert_eq!(judge(taker, NodeTier::Tier0), Ok(()), "an ask takes any node");
-    assert_eq!(judge(maker, NodeTier::Tier0).map_err(|error| variant(&error)), Err("NodeTier".to_owned()));
+    bid_terms(scene.own("bid3")).min_node_tier = NodeTier::Tier1;
+    let bid3 = scene.names["bid3"];
+    let fresh = MAX_RATING_AGE_SECONDS - 1;
+    // Node, tier, age, whether unrated nodes are refused → reason, or whether the maker's tier stays unverified.
+    let rows = [
+        (maker, NodeTier::Tier1, fresh, true, Ok(false)),
+        (maker, NodeTier::Tier0, fresh, false, Err("NodeTier")),
+        (maker, NodeTier::Tier0, fresh + 1, false, Ok(true)),
+        (maker, NodeTier::Tier1, fresh + 1, false, Ok(true)),
+        (maker, NodeTier::Tier1, fresh + 1, true, Err("NodeUnrated")),
+        (taker, NodeTier::Tier0, 0, false, Ok(true)),
+        (taker, NodeTier::Tier0, 0, true, Err("NodeUnrated")),
+    ];
+    for own in scene.local.orders.values_mut().filter(|own| own.order.nonce != bid3 && !own.order.is_ask()) {
+        bid_terms(own).min_node_tier = NodeTier::Tier0;
+    }
+    for (node, tier, age_seconds, reject_unrated, expected) in rows {
+        scene.local.ratings = BTreeMap::from([(node, NodeRating { tier, age_seconds })]);
+        let view = LocalView { reject_unrated, ..scene.local.view() };
+        let found = verify_prepare(&view, &scene.prepare).map(|batch| batch.unverified_tiers().to_vec());
+        let expected = expected
+            .map(|unverified| if unverified { vec![UnverifiedTier { order: bid3, node: maker }] } else { Vec::new() });
+        assert_eq!(found.map_err(|error| variant(&error)), expected.map_err(str::to_owned), "{tier:?} {age_seconds}");
+    }
+}
+
+fn bid_terms(own: &mut OwnOrder) -> &mut BidTerms {
+    match &mut own.order.side {
+        OrderSide::Bid(bid) => bid,
+        OrderSide::Ask(_) => panic!("an ask"),
+    }
 }
 
 /// One bit of every byte of the proposal: nothing panics, and what is still accepted costs and yields the same.
@@ -335,7 +384,7 @@ fn a_flipped_bit_never_changes_money() {
 
 /// No two of the curve's keys that anybody can find cancel each other out.
 const WITHOUT_ROW: [&str; 1] = ["Key"];
-const IN_TESTS_OF_THEIR_OWN: [&str; 2] = ["NodeTier", "FinalizedTransaction"];
+const IN_TESTS_OF_THEIR_OWN: [&str; 3] = ["NodeTier", "NodeUnrated", "FinalizedTransaction"];
 
 #[test]
 fn no_reason_lacks_a_row() {

@@ -155,6 +155,7 @@ impl TestTrader {
             units_unfulfilled: units,
             multisig,
             fee_ceiling: FEE,
+            extension_quoted: BlockCount::new(3024),
         };
         let submitted = SubmittedOrder {
             order,
@@ -240,6 +241,9 @@ impl TestTrader {
             batch_version: BatchVersion(58),
             accounts: &accounts,
             orders: &self.orders,
+            extension_now: BlockCount::new(3024),
+            ratings: &BTreeMap::new(),
+            reject_unrated: false,
         };
         let batch = verify_prepare(&view, prepare).expect("the venue's batch is beyond reproach");
         let answer = match self.manners {
@@ -267,6 +271,9 @@ impl TestTrader {
             batch_version: BatchVersion(58),
             accounts: &accounts,
             orders: &self.orders,
+            extension_now: BlockCount::new(3024),
+            ratings: &BTreeMap::new(),
+            reject_unrated: false,
         };
         verify_sign(&view, &batch, begin).expect("the request to sign is beyond reproach");
         let answer = match self.manners {

@@ -1,0 +1,197 @@
+//! What a seed means: who trades what and when, and how often everything goes wrong.
+
+use crate::hub::WireRates;
+use crate::record::Plant;
+use tidegate_protocol::account::AccountVersion;
+use tidegate_protocol::order::OrderChannelType;
+use tidegate_protocol::units::Sats;
+use tidegate_sandbox::{Cut, Random, Rates};
+
+/// An order that a trader means to place.
+#[derive(Clone, Copy, Debug)]
+pub struct PlannedOrder {
+    /// Milliseconds after the start.
+    pub at_ms: u64,
+    /// Which of the trader's accounts.
+    pub account: usize,
+    /// Ask or bid.
+    pub ask: bool,
+    /// Limit.
+    pub rate: u32,
+    /// Units.
+    pub units: u32,
+    /// Smallest match.
+    pub min_units: u32,
+    /// Fee ceiling, in sat/kW.
+    pub max_fee_rate: u64,
+    /// Channel type.
+    pub channel_type: OrderChannelType,
+    /// The taker's own satoshi, for a bid.
+    pub self_balance: u64,
+    /// Milliseconds after the start at which it is cancelled.
+    pub cancel_at_ms: Option<u64>,
+}
+
+/// What a trader does.
+#[derive(Clone, Debug)]
+pub struct PlannedTrader {
+    /// Name.
+    pub name: String,
+    /// Accounts to open, one after the other.
+    pub accounts: Vec<(Sats, AccountVersion)>,
+    /// Orders.
+    pub orders: Vec<PlannedOrder>,
+    /// Cancels and closes everything at the end.
+    pub closes: bool,
+    /// Defect planted in it.
+    pub plant: Option<Plant>,
+    /// Calls at which its processes end, one after the other.
+    pub cuts: Vec<Cut>,
+}
+
+/// What happens to chain and nodes, in parts of a million per block.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NatureRates {
+    /// A reorganisation.
+    pub reorganisation: u32,
+    /// Its largest depth.
+    pub max_depth: u64,
+    /// A node restarts.
+    pub node_restart: u32,
+    /// A process is killed.
+    pub kill: u32,
+    /// Two nodes lose their connection.
+    pub disconnect: u32,
+    /// The fee rate changes.
+    pub fee_change: u32,
+}
+
+/// A whole run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Seed.
+    pub seed: u64,
+    /// Traders.
+    pub traders: Vec<PlannedTrader>,
+    /// Of the ports of every trader.
+    pub trader_rates: Rates,
+    /// Of the ports of the venue.
+    pub venue_rates: Rates,
+    /// Of the wire.
+    pub wire_rates: WireRates,
+    /// Of chain and nodes.
+    pub nature: NatureRates,
+    /// Duration of the phase in which faults happen, in milliseconds.
+    pub faults_ms: u64,
+    /// From block to block, in milliseconds.
+    pub block_ms: u64,
+    /// From batch to batch, in milliseconds.
+    pub tick_ms: u64,
+    /// Defect planted in the venue.
+    pub venue_plant: Option<Plant>,
+    /// Calls at which the venue's processes end.
+    pub venue_cuts: Vec<Cut>,
+}
+
+/// Names of the traders.
+const NAMES: [&str; 4] = ["alice", "bob", "carol", "dave"];
+
+impl Plan {
+    /// The plan of a seed, without faults.
+    pub fn honest(seed: u64) -> Plan {
+        let mut random = Random::named(seed, "plan");
+        let faults_ms = random.between(240_000, 600_000);
+        let count = random.between(2, 4);
+        let names = NAMES.iter().take(usize::try_from(count).unwrap_or(2)).enumerate();
+        let traders = names.map(|(index, name)| trader(&mut random, name, index % 2 == 0, faults_ms)).collect();
+        Plan {
+            seed,
+            traders,
+            trader_rates: Rates::default(),
+            venue_rates: Rates::default(),
+            wire_rates: WireRates::default(),
+            nature: NatureRates::default(),
+            faults_ms,
+            block_ms: random.between(20_000, 60_000),
+            tick_ms: random.between(20_000, 60_000),
+            venue_plant: None,
+            venue_cuts: Vec::new(),
+        }
+    }
+
+    /// The plan of a seed, with the faults that it draws: some runs are calm in some respect.
+    pub fn faulty(seed: u64) -> Plan {
+        let mut random = Random::named(seed, "faults");
+        let mut plan = Plan::honest(seed);
+        plan.trader_rates = rates(&mut random);
+        plan.venue_rates = rates(&mut random);
+        let mut rate = |max| if random.chance(600_000) { part(&mut random, max) } else { 0 };
+        plan.wire_rates = WireRates {
+            drop: rate(30_000),
+            repeat: rate(60_000),
+            delay: rate(200_000),
+            max_delay_ms: 0,
+            cut: rate(30_000),
+        };
+        plan.nature = NatureRates {
+            reorganisation: rate(300_000),
+            max_depth: 1,
+            node_restart: rate(200_000),
+            kill: rate(200_000),
+            disconnect: rate(200_000),
+            fee_change: rate(500_000),
+        };
+        plan.wire_rates.max_delay_ms = random.between(1, 20_000);
+        plan.nature.max_depth = random.between(1, 6);
+        plan
+    }
+}
+
+fn part(random: &mut Random, max: u32) -> u32 {
+    u32::try_from(random.below(u64::from(max))).unwrap_or(max)
+}
+
+fn rates(random: &mut Random) -> Rates {
+    let mut rate = |max| if random.chance(600_000) { part(random, max) } else { 0 };
+    Rates {
+        fail_before: rate(20_000),
+        fail_after: rate(20_000),
+        delay_before: rate(50_000),
+        delay_after: rate(50_000),
+        cut: rate(3_000),
+        max_delay_ms: random.between(1, 10_000),
+    }
+}
+
+fn trader(random: &mut Random, name: &str, seller: bool, span_ms: u64) -> PlannedTrader {
+    let versions = [AccountVersion::V0, AccountVersion::V1, AccountVersion::V2, AccountVersion::V2];
+    let accounts = (0..random.between(1, 2)).map(|_| {
+        let value = if seller { random.between(1_000_000, 3_000_000) } else { random.between(150_000, 900_000) };
+        (Sats::new(value).unwrap_or(Sats::constant(1_000_000)), *random.pick(&versions))
+    });
+    let accounts: Vec<_> = accounts.collect();
+    let count = accounts.len();
+    let orders = (0..random.between(1, 4)).map(|_| order(random, count, seller, span_ms)).collect();
+    let closes = random.chance(700_000);
+    PlannedTrader { name: name.to_owned(), accounts, orders, closes, plant: None, cuts: Vec::new() }
+}
+
+fn order(random: &mut Random, accounts: usize, seller: bool, span_ms: u64) -> PlannedOrder {
+    let small = |number: u64| u32::try_from(number).unwrap_or(1);
+    let types = [OrderChannelType::PeerDependent, OrderChannelType::PeerDependent, OrderChannelType::ScriptEnforced];
+    let ask = if random.chance(900_000) { seller } else { !seller };
+    let units = random.between(1, 8);
+    let at_ms = random.between(0, span_ms * 3 / 4);
+    PlannedOrder {
+        at_ms,
+        account: usize::try_from(random.below(u64::try_from(accounts).unwrap_or(1))).unwrap_or(0),
+        ask,
+        rate: small(if ask { random.between(50, 700) } else { random.between(400, 1_500) }),
+        units: small(units),
+        min_units: small(random.between(1, units)),
+        max_fee_rate: random.between(500, 5_000),
+        channel_type: *random.pick(&types),
+        self_balance: 0,
+        cancel_at_ms: random.chance(200_000).then(|| at_ms + random.between(1_000, 120_000)),
+    }
+}

@@ -1,0 +1,317 @@
+//! The auditor of one participant: it sees every signature that is made and everything that leaves, and compares it
+//! with what the participant's store held at that moment.
+//!
+//! Does: find a nonce that signs twice, a signature that leaves before what it makes true is durable, and two different
+//! spends of one output of which the first was not superseded. Never does: change what it sees, but for planted defects.
+
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
+use futures_util::FutureExt;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tidegate_ports::{
+    AddressKind, Change, ClientMessage, Musig2Request, NodeError, Row, Sequence, ServerMessage, SessionId, SignInput,
+    Signer, Store, StoreError, Wallet,
+};
+use tidegate_protocol::batch::BatchSignatures;
+use tidegate_protocol::keys::{BatchId, KeyDescriptor, KeyLocator, SharedSecret};
+use tidegate_protocol::musig2::{PartialSignature, PublicNonce};
+use tidegate_protocol::units::{SatPerKw, Sats};
+use tidegate_sandbox::{MemoryStore, SandboxNode};
+use tidegate_trader::{Book, Standing, TABLES};
+
+/// A defect that a test plants in a participant, to see that it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// The signer repeats its first nonce.
+    RepeatedNonce,
+    /// The store says that it wrote rows of this table, but does not.
+    ForgottenRows(&'static str),
+    /// The store never writes that a batch was superseded.
+    ForgottenSuperseding,
+}
+
+/// What went wrong so far, in sentences. Clones are the same list.
+#[derive(Clone, Debug, Default)]
+pub struct Violations(Arc<Mutex<Vec<String>>>);
+
+impl Violations {
+    /// Adds one.
+    pub fn add(&self, sentence: String) {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !list.contains(&sentence) {
+            list.push(sentence);
+        }
+    }
+
+    /// All of them.
+    pub fn list(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Batch,
+    Alone,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Transaction of the latest proposal of each name.
+    proposed: BTreeMap<BatchId, Transaction>,
+    /// Spent output → transactions for which a signature left.
+    left: BTreeMap<OutPoint, Vec<(Txid, Kind)>>,
+    sessions: BTreeMap<SessionId, PublicNonce>,
+    /// Nonces that signed, with their message.
+    spent: Vec<(PublicNonce, [u8; 32])>,
+    /// Transactions that the wallet made or published by itself.
+    own: BTreeMap<Txid, Transaction>,
+    first_nonce: Option<PublicNonce>,
+}
+
+/// The record of one participant. Clones are the same record.
+#[derive(Clone)]
+pub struct Record {
+    name: String,
+    store: MemoryStore,
+    violations: Violations,
+    inner: Arc<Mutex<Inner>>,
+}
+
+impl Record {
+    /// An empty record of the participant with this store.
+    pub fn new(name: &str, store: MemoryStore, violations: Violations) -> Record {
+        Record { name: name.to_owned(), store, violations, inner: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn violated(&self, what: &str) {
+        self.violations.add(format!("{}: {what}", self.name));
+    }
+
+    /// What the trader's store holds at this moment.
+    pub fn book(&self) -> Book {
+        let (_, rows) = self.store.load(&TABLES).now_or_never().and_then(Result::ok).unwrap_or_default();
+        Book::from_rows(&rows).unwrap_or_else(|error| {
+            self.violated(&format!("the store can not be read: {error}"));
+            Book::default()
+        })
+    }
+
+    /// The transactions that the wallet made or published by itself.
+    pub fn own_transactions(&self) -> Vec<Transaction> {
+        self.lock().own.values().cloned().collect()
+    }
+
+    /// A message of the venue arrives.
+    pub(crate) fn arrives(&self, message: &ServerMessage) {
+        if let ServerMessage::Prepare(prepare) = message {
+            self.lock().proposed.insert(prepare.batch_id, prepare.transaction.clone());
+        }
+    }
+
+    /// A message leaves for the venue.
+    pub(crate) fn leaves(&self, message: &ClientMessage) {
+        if let ClientMessage::Sign(signatures) = message {
+            self.signed(signatures);
+        }
+    }
+
+    fn signed(&self, signatures: &BatchSignatures) {
+        let Some(transaction) = self.lock().proposed.get(&signatures.batch_id).cloned() else {
+            return self.violated("a batch is signed that was never proposed");
+        };
+        let (book, txid) = (self.book(), transaction.compute_txid());
+        let Some(staged) = book.staged.get(&txid).filter(|staged| staged.standing == Standing::Active) else {
+            return self.violated(&format!("the signatures of batch {txid} leave, but the batch is not stored"));
+        };
+        for account in signatures.accounts.keys() {
+            match staged.accounts.iter().find(|stored| stored.after.key() == *account) {
+                Some(stored) => self.spends(&book, stored.spent, txid, Kind::Batch),
+                None => self.violated(&format!("account {account} is signed, but its part of {txid} is not stored")),
+            }
+        }
+    }
+
+    /// A signature for this spend leaves. An earlier one of another transaction must be of a superseded batch.
+    fn spends(&self, book: &Book, outpoint: OutPoint, txid: Txid, kind: Kind) {
+        let mut inner = self.lock();
+        let earlier = inner.left.entry(outpoint).or_default();
+        let rivals: Vec<(Txid, Kind)> = earlier.iter().filter(|(other, _)| *other != txid).copied().collect();
+        if !earlier.contains(&(txid, kind)) {
+            earlier.push((txid, kind));
+        }
+        drop(inner);
+        for (rival, of) in rivals {
+            let standing = book.staged.get(&rival).map(|staged| staged.standing);
+            if of != Kind::Batch || standing != Some(Standing::Superseded) {
+                self.violated(&format!("{outpoint} is signed away twice: {rival} ({of:?}, {standing:?}), then {txid}"));
+            }
+        }
+    }
+
+    fn publishes(&self, transaction: &Transaction, trader: bool) {
+        let txid = transaction.compute_txid();
+        self.lock().own.insert(txid, transaction.clone());
+        let book = if trader { self.book() } else { Book::default() };
+        for input in &transaction.input {
+            self.spends(&book, input.previous_output, txid, Kind::Alone);
+        }
+    }
+
+    fn began(&self, session: SessionId, nonce: PublicNonce) {
+        self.lock().sessions.insert(session, nonce);
+    }
+
+    fn partly_signed(&self, session: SessionId, message: [u8; 32]) {
+        let mut inner = self.lock();
+        let Some(nonce) = inner.sessions.get(&session).copied() else {
+            drop(inner);
+            return self.violated("an unknown session signs");
+        };
+        let repeated = inner.spent.iter().any(|(spent, _)| *spent == nonce);
+        inner.spent.push((nonce, message));
+        drop(inner);
+        if repeated {
+            self.violated("a nonce signs twice");
+        }
+    }
+}
+
+/// Wallet and signer of a node, with their auditor.
+#[derive(Clone)]
+pub struct Audited {
+    node: SandboxNode,
+    record: Record,
+    plant: Option<Plant>,
+    trader: bool,
+}
+
+impl Audited {
+    /// The keys of `node`, which belong to a trader or to a venue.
+    pub fn new(node: SandboxNode, record: Record, plant: Option<Plant>, trader: bool) -> Audited {
+        Audited { node, record, plant, trader }
+    }
+}
+
+impl Wallet for Audited {
+    async fn send_outputs(&self, outputs: &[TxOut], fee_rate: SatPerKw, label: &str) -> Result<Transaction, NodeError> {
+        let transaction = self.node.send_outputs(outputs, fee_rate, label).await?;
+        self.record.publishes(&transaction, self.trader);
+        Ok(transaction)
+    }
+
+    async fn find_payment(&self, output: &TxOut) -> Result<Option<(Transaction, OutPoint)>, NodeError> {
+        self.node.find_payment(output).await
+    }
+
+    async fn new_address(&self, kind: AddressKind) -> Result<ScriptBuf, NodeError> {
+        self.node.new_address(kind).await
+    }
+
+    async fn confirmed_balance(&self) -> Result<Sats, NodeError> {
+        self.node.confirmed_balance().await
+    }
+
+    async fn publish(&self, transaction: &Transaction, label: &str) -> Result<(), NodeError> {
+        self.record.publishes(transaction, self.trader);
+        self.node.publish(transaction, label).await
+    }
+
+    async fn estimate_fee(&self, conf_target: u32) -> Result<SatPerKw, NodeError> {
+        self.node.estimate_fee(conf_target).await
+    }
+}
+
+impl Signer for Audited {
+    async fn derive_next_key(&self, family: u32) -> Result<KeyDescriptor, NodeError> {
+        self.node.derive_next_key(family).await
+    }
+
+    async fn derive_key(&self, locator: KeyLocator) -> Result<KeyDescriptor, NodeError> {
+        self.node.derive_key(locator).await
+    }
+
+    async fn shared_secret(&self, other: &PublicKey, locator: KeyLocator) -> Result<SharedSecret, NodeError> {
+        self.node.shared_secret(other, locator).await
+    }
+
+    async fn sign_message(&self, message: &[u8], locator: KeyLocator) -> Result<Vec<u8>, NodeError> {
+        self.node.sign_message(message, locator).await
+    }
+
+    async fn sign_input(&self, request: &SignInput) -> Result<Vec<u8>, NodeError> {
+        self.node.sign_input(request).await
+    }
+
+    async fn musig2_begin(&self, request: &Musig2Request) -> Result<(SessionId, PublicNonce), NodeError> {
+        let (session, mut nonce) = self.node.musig2_begin(request).await?;
+        if self.plant == Some(Plant::RepeatedNonce) {
+            nonce = *self.record.lock().first_nonce.get_or_insert(nonce);
+        }
+        self.record.began(session, nonce);
+        Ok((session, nonce))
+    }
+
+    async fn musig2_register(&self, session: SessionId, other: &PublicNonce) -> Result<(), NodeError> {
+        self.node.musig2_register(session, other).await
+    }
+
+    async fn musig2_sign(
+        &self,
+        session: SessionId,
+        message: [u8; 32],
+        last: bool,
+    ) -> Result<PartialSignature, NodeError> {
+        let partial = self.node.musig2_sign(session, message, last).await?;
+        self.record.partly_signed(session, message);
+        Ok(partial)
+    }
+
+    async fn musig2_combine(&self, session: SessionId, other: &PartialSignature) -> Result<[u8; 64], NodeError> {
+        self.node.musig2_combine(session, other).await
+    }
+
+    async fn musig2_cleanup(&self, session: SessionId) -> Result<(), NodeError> {
+        self.node.musig2_cleanup(session).await
+    }
+}
+
+/// A store with its planted defect, if any.
+#[derive(Clone, Debug)]
+pub struct PlantedStore {
+    rows: MemoryStore,
+    plant: Option<Plant>,
+}
+
+impl PlantedStore {
+    /// These rows, and this defect.
+    pub fn new(rows: MemoryStore, plant: Option<Plant>) -> PlantedStore {
+        PlantedStore { rows, plant }
+    }
+
+    fn keeps(&self, change: &Change) -> bool {
+        match (self.plant, change) {
+            (Some(Plant::ForgottenRows(forgotten)), Change::Put { table, .. }) => *table != forgotten,
+            (Some(Plant::ForgottenSuperseding), Change::Put { table, value, .. }) => {
+                *table != "staged" || !value.contains("Superseded")
+            }
+            (Some(_) | None, _) => true,
+        }
+    }
+}
+
+impl Store for PlantedStore {
+    async fn load(&self, tables: &[&'static str]) -> Result<(Sequence, Vec<Row>), StoreError> {
+        self.rows.load(tables).await
+    }
+
+    async fn apply(&self, expected: Sequence, changes: &[Change]) -> Result<Sequence, StoreError> {
+        let kept: Vec<Change> = changes.iter().filter(|change| self.keeps(change)).cloned().collect();
+        self.rows.apply(expected, &kept).await
+    }
+}

@@ -1,0 +1,320 @@
+//! A run: builds everything from a plan, lets faults happen, heals, and waits until everything rests.
+
+use crate::audit;
+use crate::hub::{Hub, WireRates};
+use crate::plan::{NatureRates, Plan};
+use crate::process::{Party, TraderHandle, run_trader, run_venue};
+use crate::record::Violations;
+use crate::script::{Script, Stage};
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
+use tidegate_ports::{Clock, Timestamp};
+use tidegate_protocol::units::{SatPerKw, Sats};
+use tidegate_sandbox::{Cut, Executor, Gate, Random, Rates, SimClock, World};
+use tidegate_trader::Book;
+use tidegate_venue::VenueConfig;
+
+/// When every run begins.
+const START: Timestamp = Timestamp(1_700_000_000_000);
+/// What every trader's node owns at the start, in three outputs.
+const COIN: Sats = Sats::constant(5_000_000);
+const COINS: u64 = 3;
+/// From look to look while waiting for rest, in milliseconds.
+const REST_STEP_MS: u64 = 60_000;
+/// Longest time until everything rests after the faults stopped.
+const REST_MS: u64 = 4 * 3_600_000;
+/// Time in which trading goes on without faults before everybody goes home.
+const CALM_MS: u64 = 300_000;
+
+/// A trader of a run.
+pub struct TraderParty {
+    /// What its processes share.
+    pub party: Rc<Party>,
+    /// It closes everything at the end.
+    pub closes: bool,
+    /// Accounts that it opens.
+    pub accounts: usize,
+}
+
+/// Everything of one run.
+pub struct Run {
+    /// The chain and its nodes.
+    pub world: World,
+    /// The venue.
+    pub venue: Rc<Party>,
+    /// The traders.
+    pub traders: Vec<TraderParty>,
+    /// What each trader's node was given.
+    pub funds: Sats,
+    violations: Violations,
+    executor: Executor,
+    clock: SimClock,
+    hub: Hub,
+    stage: Rc<Stage>,
+    calm: Rc<Cell<bool>>,
+    seed: u64,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Batches that the venue made.
+    pub batches: usize,
+    /// Channels that were leased.
+    pub leases: usize,
+    /// Starts of processes.
+    pub lives: u64,
+    /// Polls of the executor: two runs of one seed have the same.
+    pub polls: u64,
+    /// Height of the chain.
+    pub height: u32,
+    /// Virtual milliseconds.
+    pub duration_ms: u64,
+    /// Calls of each process through its gate: the venue's, then the traders'.
+    pub calls: Vec<u64>,
+}
+
+/// A run that went wrong.
+#[derive(Debug)]
+pub struct Failure {
+    /// What is wrong, in sentences.
+    pub findings: Vec<String>,
+    /// Its seed.
+    pub seed: u64,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {} fails:", self.seed)?;
+        for finding in &self.findings {
+            writeln!(f, "  {finding}")?;
+        }
+        write!(
+            f,
+            "rerun: TIDEGATE_SIM_SEED={} cargo test -p tidegate-sim --test sim -- one_seed --nocapture",
+            self.seed
+        )
+    }
+}
+
+/// Runs a plan to its end.
+///
+/// # Errors
+/// [`Failure`] with everything that was found.
+pub fn run(plan: &Plan) -> Result<Report, Failure> {
+    run_with(plan, |_| {})
+}
+
+/// As [`run`]; `plant` may spoil the run before it begins.
+///
+/// # Errors
+/// [`Failure`].
+pub fn run_with(plan: &Plan, plant: impl FnOnce(&Run)) -> Result<Report, Failure> {
+    let mut run = Run::new(plan);
+    plant(&run);
+    let result = run.live(plan);
+    let mut findings: Vec<String> = result.err().into_iter().flatten().collect();
+    findings.extend(run.violations.list());
+    if findings.is_empty() { Ok(run.report()) } else { Err(Failure { findings, seed: plan.seed }) }
+}
+
+fn venue_config(plan: &Plan) -> VenueConfig {
+    VenueConfig {
+        tick_ms: Some(plan.tick_ms),
+        step_timeout_ms: 15_000,
+        funding_conflict_ms: 30_000,
+        duplicate_peer_conflict_ms: 30_000,
+        ..VenueConfig::usual("regtest")
+    }
+}
+
+impl Run {
+    fn new(plan: &Plan) -> Run {
+        let seed = plan.seed;
+        let world = World::new(seed);
+        let mut executor = Executor::new(seed, START);
+        let clock = executor.clock();
+        let hub = Hub::new(seed, clock.clone());
+        let violations = Violations::default();
+        let party = |name: &str, plant| {
+            let gate = Gate::new(seed, name, clock.clone());
+            Rc::new(Party::new(name, world.add_node(name), gate, violations.clone(), plant))
+        };
+        let venue = party("venue", plan.venue_plant);
+        executor.spawn("venue", run_venue(Rc::clone(&venue), venue_config(plan), hub.clone(), clock.clone()));
+        let stage = Rc::new(Stage::default());
+        let mut traders = Vec::new();
+        for planned in &plan.traders {
+            let party = party(&planned.name, planned.plant);
+            for _ in 0..COINS {
+                world.fund(&party.node, COIN).expect("the miner pays");
+            }
+            let handle = TraderHandle::default();
+            let life = run_trader(Rc::clone(&party), Rc::clone(&handle), hub.clone(), clock.clone());
+            executor.spawn(&planned.name, life);
+            let script = Script::new(planned.clone(), handle, clock.clone(), Rc::clone(&stage));
+            executor.spawn(&format!("owner of {}", planned.name), script.run());
+            traders.push(TraderParty { party, closes: planned.closes, accounts: planned.accounts.len() });
+        }
+        let funds = Sats::new(COIN.get() * COINS).expect("an amount");
+        let calm = Rc::new(Cell::new(false));
+        Run { world, venue, traders, funds, violations, executor, clock, hub, stage, calm, seed }
+    }
+
+    /// The wire of this run.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    fn nodes(&self) -> Vec<Rc<Party>> {
+        let traders = self.traders.iter().map(|trader| Rc::clone(&trader.party));
+        traders.chain([Rc::clone(&self.venue)]).collect()
+    }
+
+    fn live(&mut self, plan: &Plan) -> Result<(), Vec<String>> {
+        self.set_faults(plan);
+        let nature = Nature {
+            world: self.world.clone(),
+            parties: self.nodes(),
+            random: Random::named(self.seed, "nature"),
+            rates: plan.nature,
+            block_ms: plan.block_ms,
+            clock: self.clock.clone(),
+            calm: Rc::clone(&self.calm),
+        };
+        self.executor.spawn("nature", nature.run());
+        self.pass(plan.faults_ms)?;
+        self.heal();
+        self.pass(CALM_MS)?;
+        self.stage.closing.set(true);
+        let deadline = self.clock.now().plus_ms(REST_MS);
+        let mut last = audit::Findings::default();
+        while self.clock.now() < deadline {
+            self.pass(REST_STEP_MS)?;
+            if !self.violations.list().is_empty() {
+                return Ok(());
+            }
+            if self.is_quiet() {
+                last = audit::at_rest(self);
+                if last.0.is_empty() {
+                    return Ok(());
+                }
+            }
+        }
+        let stuck = if self.is_quiet() { "at rest, but:" } else { "no rest within bounded time:" };
+        let findings = if last.0.is_empty() { audit::at_rest(self) } else { last };
+        Err([stuck.to_owned()].into_iter().chain(findings.0).collect())
+    }
+
+    /// Lets time pass in steps of a minute, and audits after each.
+    fn pass(&mut self, ms: u64) -> Result<(), Vec<String>> {
+        let until = self.clock.now().plus_ms(ms);
+        while self.clock.now() < until {
+            let next = self.clock.now().plus_ms(60_000).min(until);
+            self.executor.run_until(next).map_err(|stuck| vec![stuck.to_string()])?;
+            let findings = audit::always(self);
+            if !findings.0.is_empty() {
+                return Err(findings.0);
+            }
+        }
+        Ok(())
+    }
+
+    fn set_faults(&self, plan: &Plan) {
+        self.venue.gate.set_rates(plan.venue_rates);
+        self.venue.gate.set_cuts(&plan.venue_cuts);
+        for (trader, planned) in self.traders.iter().zip(&plan.traders) {
+            trader.party.gate.set_rates(plan.trader_rates);
+            trader.party.gate.set_cuts(&planned.cuts);
+        }
+        self.hub.set_rates(plan.wire_rates);
+    }
+
+    /// Faults stop. Planned cuts stay: they name their calls.
+    fn heal(&self) {
+        for party in self.nodes() {
+            party.gate.set_rates(Rates::default());
+        }
+        self.hub.set_rates(WireRates::default());
+        self.calm.set(true);
+        self.world.set_fee_rate(SatPerKw::FLOOR);
+    }
+
+    /// Nothing is under way any more.
+    fn is_quiet(&self) -> bool {
+        let settled = |trader: &TraderParty| {
+            let book: Book = trader.party.record.book();
+            let closed = |account: &tidegate_protocol::account::Account| {
+                use tidegate_protocol::account::AccountState as S;
+                account.state == S::Closed || (!trader.closes && account.state == S::Open)
+            };
+            book.accounts.len() == trader.accounts && book.accounts.values().all(closed)
+        };
+        self.traders.iter().all(settled)
+    }
+
+    fn report(&self) -> Report {
+        let parties = self.nodes();
+        let books = self.traders.iter().map(|trader| trader.party.record.book());
+        Report {
+            batches: audit::VenueBook::read(&self.venue).batches(),
+            leases: books.map(|book| book.leases.values().filter(|lease| lease.maker).count()).sum(),
+            lives: parties.iter().map(|party| party.lives.get()).sum(),
+            polls: self.executor.polls(),
+            height: self.world.height().get(),
+            duration_ms: self.clock.now().0 - START.0,
+            calls: parties.iter().rev().map(|party| party.gate.calls()).collect(),
+        }
+    }
+}
+
+/// Blocks, and what befalls chain and nodes with them.
+struct Nature {
+    world: World,
+    parties: Vec<Rc<Party>>,
+    random: Random,
+    rates: NatureRates,
+    block_ms: u64,
+    clock: SimClock,
+    calm: Rc<Cell<bool>>,
+}
+
+impl Nature {
+    async fn run(mut self) {
+        loop {
+            let wait = self.random.between(self.block_ms / 2, self.block_ms * 3 / 2);
+            self.clock.sleep(wait).await;
+            let rates = if self.calm.get() { NatureRates::default() } else { self.rates };
+            self.befall(rates);
+            if self.random.chance(rates.reorganisation) {
+                let depth = u32::try_from(self.random.between(1, rates.max_depth)).unwrap_or(1);
+                let empty = u32::try_from(self.random.between(0, u64::from(depth) + 1)).unwrap_or(0);
+                self.world.reorganise(depth, empty);
+            } else {
+                self.world.mine(1);
+            }
+        }
+    }
+
+    fn befall(&mut self, rates: NatureRates) {
+        let Nature { random, parties, world, .. } = self;
+        if random.chance(rates.node_restart) {
+            random.pick(parties).node.restart();
+        }
+        if random.chance(rates.kill) {
+            random.pick(parties).gate.kill();
+        }
+        if random.chance(rates.disconnect) {
+            world.disconnect(&random.pick(parties).node, &random.pick(parties).node);
+        }
+        if random.chance(rates.fee_change) {
+            world.set_fee_rate(SatPerKw::new(random.between(253, 1_500)));
+        }
+    }
+}
+
+/// Cuts at the same call of two lives in a row.
+pub fn twice(cut: Cut) -> Vec<Cut> {
+    vec![cut, Cut { calls: cut.calls.min(12), ..cut }]
+}
