@@ -166,8 +166,9 @@ impl ChannelAuctioneer for Auctioneer {
         &self,
         request: Request<rpc::ServerModifyAccountRequest>,
     ) -> Result<Response<rpc::ServerModifyAccountResponse>, Status> {
+        let trader = trader_of(request.metadata())?;
         let modify = account::from_modify_request(request.into_inner()).map_err(malformed)?;
-        let signature = self.handle.modify(modify).await.map_err(refuse)?;
+        let signature = self.handle.modify(trader, modify).await.map_err(refuse)?;
         Ok(Response::new(account::to_modify_response(&signature)))
     }
 

@@ -27,6 +27,8 @@ const HINT_PADDING: BlockCount = BlockCount::new(3);
 const RESERVATION_BLOCKS: BlockCount = BlockCount::new(144);
 /// Reservations that one trader may leave uncompleted.
 const MAX_RESERVATIONS: usize = 10;
+/// Uncompleted reservations of all traders without a token together.
+const MAX_SHARED_RESERVATIONS: usize = 100;
 /// Uncompleted reservations of all traders.
 const MAX_ALL_RESERVATIONS: usize = 10_000;
 /// Characters of a user agent, at most.
@@ -57,10 +59,16 @@ impl<E: VenueEnv> Actor<'_, E> {
         if self.book.accounts.contains_key(&request.trader) {
             return Err(ServeError::AccountExists(request.trader));
         }
-        if let Some(known) = self.book.reservations.get(&request.trader) {
-            return Ok(known.keys());
-        }
         self.check_limits(request)?;
+        if let Some(known) = self.book.reservations.get(&request.trader) {
+            // The keys stay; what is wanted may have changed, and the announcement will be compared with the last wish.
+            let keys = known.keys();
+            let wanted = ReservationRecord::new(trader, request, keys, known.height_hint);
+            if wanted != *known {
+                self.commit(vec![Write::Reservation(wanted)]).await?;
+            }
+            return Ok(keys);
+        }
         let found = self.book.reservations.len();
         if found >= MAX_ALL_RESERVATIONS {
             return Err(ServeError::TooMany {
@@ -77,12 +85,9 @@ impl<E: VenueEnv> Actor<'_, E> {
             return Err(ServeError::ReservationOpen(recent.account));
         }
         let found = of_trader().count();
-        if !shared && found >= MAX_RESERVATIONS {
-            return Err(ServeError::TooMany {
-                what: "uncompleted reservations",
-                found: found + 1,
-                max: MAX_RESERVATIONS,
-            });
+        let max = if shared { MAX_SHARED_RESERVATIONS } else { MAX_RESERVATIONS };
+        if found >= max {
+            return Err(ServeError::TooMany { what: "uncompleted reservations", found: found + 1, max });
         }
         let keys = ReservedKeys { auctioneer: AuctioneerKey::new(self.key.point), batch: self.book.batch_key };
         let hint = self.height.saturating_sub(HINT_PADDING);
@@ -148,6 +153,7 @@ impl<E: VenueEnv> Actor<'_, E> {
             outpoint: request.outpoint,
             height_hint: reserved.height_hint,
             user_agent: agent.to_owned(),
+            trader: trader.0,
             closing: None,
         };
         info!(%account, outpoint = %record.outpoint, value = record.value.get(), "account announced");
@@ -156,13 +162,31 @@ impl<E: VenueEnv> Actor<'_, E> {
         Ok(())
     }
 
-    /// Our half of a close.
+    /// Whether the caller speaks for the account: it is subscribed on its stream, which proved the key; or, while it is
+    /// subscribed nowhere, it was announced under the same identity. Every matched counterpart knows the account's key,
+    /// so the key alone says nothing.
+    fn speaks_for(&self, trader: TraderId, record: &AccountRecord) -> bool {
+        match self.streams.of_account(record.key()) {
+            Some((_, stream)) => stream.trader == trader,
+            None => record.trader == trader.0,
+        }
+    }
+
+    /// Our half of a close. From then on the owner alone decides whether the output still exists, so the account is
+    /// left out of batches for good: there is no time after which a signed close can not be published.
     ///
     /// # Source
     /// Protocol notes, auctioneer §4.5, rpc §8.3.
-    pub(crate) async fn modify(&mut self, request: &ModifyAccount) -> Result<ModifySignature, ServeError> {
+    pub(crate) async fn modify(
+        &mut self,
+        trader: TraderId,
+        request: &ModifyAccount,
+    ) -> Result<ModifySignature, ServeError> {
         let account = request.account;
         let mut record = self.book.accounts.get(&account).ok_or(ServeError::NoAccount(account))?.clone();
+        if !self.speaks_for(trader, &record) {
+            return Err(ServeError::NotTheOwner(account));
+        }
         if request.new_params.is_some() || !request.new_inputs.is_empty() {
             return Err(ServeError::Unsupported("deposits, withdrawals, renewals and upgrades of accounts"));
         }
@@ -261,6 +285,9 @@ impl<E: VenueEnv> Actor<'_, E> {
         for account in due {
             writes.extend(self.account_writes(account, AccountEvent::ExpiryReached));
         }
+        // An output that was funded all the same is its owner's alone from this height on.
+        let lapsed = self.book.reservations.values().filter(|reserved| reserved.expiry <= height);
+        writes.extend(lapsed.map(|reserved| Write::DropReservation(reserved.account)));
         if !writes.is_empty() {
             self.commit(writes).await?;
         }

@@ -11,9 +11,10 @@ use bitcoin::ScriptBuf;
 use core::pin::pin;
 use futures_channel::{mpsc, oneshot};
 use futures_util::{FutureExt, StreamExt, select_biased};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tidegate_ports::{
-    Chain, ChainEvent, Clock, NodeError, Signer, StoreError, Timestamp, TraderEvent, Traders, VenueEnv, Wallet,
+    Chain, ChainEvent, Clock, NodeError, Signer, StoreError, StreamId, Timestamp, TraderEvent, Traders, VenueEnv,
+    Wallet,
 };
 use tidegate_protocol::keys::{AccountKey, AuctioneerKey, BatchKey, FAMILY_AUCTIONEER, KeyDescriptor, KeyLocator};
 use tidegate_protocol::script::INITIAL_BATCH_KEY;
@@ -84,6 +85,8 @@ pub(crate) struct Actor<'e, E: VenueEnv> {
     /// Last estimate of the chain fee rate.
     pub(crate) estimate: SatPerKw,
     pub(crate) conflicts: ConflictList,
+    /// Partial refusals of each stream in the attempt to clear that is under way.
+    pub(crate) refusals: BTreeMap<StreamId, u32>,
     /// Script that receives the income of the next batch.
     pub(crate) operator: Option<ScriptBuf>,
     /// Answers of the step under way.
@@ -138,6 +141,7 @@ async fn start<E: VenueEnv>(venue: Venue, env: &E) -> Result<Option<Actor<'_, E>
         height,
         estimate,
         conflicts: ConflictList::default(),
+        refusals: BTreeMap::new(),
         operator: None,
         collector: None,
         running: BTreeSet::new(),
@@ -182,7 +186,7 @@ impl Command {
         match self {
             Command::Reserve(_, _, reply) => drop(reply.send(Err(error))),
             Command::Init(_, _, _, reply) | Command::Cancel(_, reply) => drop(reply.send(Err(error))),
-            Command::Modify(_, reply) => drop(reply.send(Err(error))),
+            Command::Modify(_, _, reply) => drop(reply.send(Err(error))),
             Command::Submit(_, reply) => drop(reply.send(Err(error))),
             Command::OrderState(_, reply) => drop(reply.send(Err(error))),
             Command::Terms(reply) => drop(reply.send(Err(error))),
@@ -325,7 +329,7 @@ impl<E: VenueEnv> Actor<'_, E> {
         match command {
             Command::Reserve(trader, request, reply) => answer(reply, self.reserve(trader, &request).await),
             Command::Init(trader, request, agent, reply) => answer(reply, self.init(trader, &request, agent).await),
-            Command::Modify(request, reply) => answer(reply, self.modify(&request).await),
+            Command::Modify(trader, request, reply) => answer(reply, self.modify(trader, &request).await),
             Command::Submit(order, reply) => answer(reply, self.submit(*order).await),
             Command::Cancel(preimage, reply) => answer(reply, self.cancel(preimage).await),
             Command::OrderState(nonce, reply) => answer(reply, self.order_state(nonce)),

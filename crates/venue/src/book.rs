@@ -42,6 +42,8 @@ pub(crate) struct AccountRecord {
     pub(crate) height_hint: BlockHeight,
     /// What announced it.
     pub(crate) user_agent: String,
+    /// Identity under which it was announced. A client may come back under another; a subscription proves the key.
+    pub(crate) trader: [u8; 32],
     /// A closing transaction that was signed. From then on the owner alone decides whether the output still exists.
     pub(crate) closing: Option<Txid>,
 }

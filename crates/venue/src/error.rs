@@ -70,6 +70,9 @@ pub enum ServeError {
     /// Unknown account.
     #[error("there is no account {0}")]
     NoAccount(AccountKey),
+    /// The caller does not speak for the account.
+    #[error("account {0} is not yours: subscribe it on the batch stream of the same client first")]
+    NotTheOwner(AccountKey),
     /// The state forbids it.
     #[error("account {account} is {state:?}: {what} is not possible")]
     AccountState {
@@ -186,6 +189,7 @@ impl ServeError {
             }
             ServeError::ReservationOpen(_)
             | ServeError::AccountExists(_)
+            | ServeError::NotTheOwner(_)
             | ServeError::AccountState { .. }
             | ServeError::AccountBusy(_)
             | ServeError::AccountClosing(_)

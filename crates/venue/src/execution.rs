@@ -16,6 +16,9 @@ use tidegate_protocol::channel::CommitmentType;
 use tidegate_protocol::keys::{AccountKey, NodeId};
 use tracing::{info, warn};
 
+/// Refusals of single counterparts that one trader may utter in one round.
+const MAX_REFUSALS: u32 = 3;
+
 /// End of one attempt.
 #[derive(Debug)]
 pub(crate) enum Executed {
@@ -41,7 +44,7 @@ impl<E: VenueEnv> Actor<'_, E> {
         let Some(answers) = self.ask(Phase::Prepare, proposal, prepares.collect()).await? else {
             return Ok(Executed::Stopping);
         };
-        let refusals = refusals(proposal, &answers);
+        let refusals = self.refusals(proposal, &answers);
         if !refusals.is_empty() {
             return Ok(Executed::Failed(refusals));
         }
@@ -58,6 +61,32 @@ impl<E: VenueEnv> Actor<'_, E> {
             Err(error) => return Ok(Executed::Node(error)),
         };
         self.sign_round(proposal, sessions).await
+    }
+
+    /// What follows from the refusals among the answers. A trader who refuses single counterparts again and again in one
+    /// round leaves it with all orders: the others shall not wait for it.
+    fn refusals(&mut self, proposal: &Proposal, answers: &BTreeMap<StreamId, Answer>) -> Consequences {
+        let mut consequences = Consequences::default();
+        for (stream, Participant { accounts, .. }) in &proposal.participants {
+            match answers.get(stream) {
+                Some(Answer::Accepted | Answer::Signed(_)) => {}
+                Some(Answer::Rejected(reject)) => {
+                    info!(stream = stream.0, message = %Short(&reject.message), reason = ?Kind(&reject.reason), "batch rejected");
+                    let times = self.refusals.entry(*stream).or_default();
+                    *times += 1;
+                    consequences.extend(match *times {
+                        0..=MAX_REFUSALS => of_reject(proposal.pairs(), accounts, &reject.reason),
+                        _ => remove_all(proposal.pairs(), accounts),
+                    });
+                }
+                Some(Answer::Missing(why)) => {
+                    info!(stream = stream.0, why, "a trader falls out of the round");
+                    consequences.extend(remove_all(proposal.pairs(), accounts));
+                }
+                None => consequences.extend(remove_all(proposal.pairs(), accounts)),
+            }
+        }
+        consequences
     }
 
     async fn sign_round(&mut self, proposal: &Proposal, mut sessions: Sessions) -> Result<Executed, Halt> {
@@ -86,7 +115,7 @@ impl<E: VenueEnv> Actor<'_, E> {
         answers: &BTreeMap<StreamId, Answer>,
         sessions: &mut Sessions,
     ) -> Result<Executed, Halt> {
-        let refusals = refusals(proposal, answers);
+        let refusals = self.refusals(proposal, answers);
         if !refusals.is_empty() {
             return Ok(Executed::Failed(refusals));
         }
@@ -170,27 +199,6 @@ fn remove_traders(proposal: &Proposal, accounts: &BTreeSet<AccountKey>) -> Conse
     let owners = proposal.participants.values().filter(|owner| !owner.accounts.is_disjoint(accounts));
     let accounts = owners.flat_map(|owner| owner.accounts.iter().copied()).collect();
     remove_all(proposal.pairs(), &accounts)
-}
-
-/// What follows from the refusals among the answers.
-fn refusals(proposal: &Proposal, answers: &BTreeMap<StreamId, Answer>) -> Consequences {
-    let mut consequences = Consequences::default();
-    for (stream, participant) in &proposal.participants {
-        let Participant { accounts, .. } = participant;
-        match answers.get(stream) {
-            Some(Answer::Accepted | Answer::Signed(_)) => {}
-            Some(Answer::Rejected(reject)) => {
-                info!(stream = stream.0, message = %Short(&reject.message), reason = ?Kind(&reject.reason), "batch rejected");
-                consequences.extend(of_reject(proposal.pairs(), accounts, &reject.reason));
-            }
-            Some(Answer::Missing(why)) => {
-                info!(stream = stream.0, why, "a trader falls out of the round");
-                consequences.extend(remove_all(proposal.pairs(), accounts));
-            }
-            None => consequences.extend(remove_all(proposal.pairs(), accounts)),
-        }
-    }
-    consequences
 }
 
 /// At most 200 characters of a foreign text.

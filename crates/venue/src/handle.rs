@@ -25,7 +25,7 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, ServeError>>;
 pub(crate) enum Command {
     Reserve(TraderId, Reservation, Reply<ReservedKeys>),
     Init(TraderId, InitAccount, String, Reply<()>),
-    Modify(Box<ModifyAccount>, Reply<ModifySignature>),
+    Modify(TraderId, Box<ModifyAccount>, Reply<ModifySignature>),
     Submit(Box<SubmittedOrder>, Reply<Submission>),
     Cancel(OrderPreimage, Reply<()>),
     OrderState(OrderNonce, Reply<(OrderState, UnitCount)>),
@@ -149,8 +149,8 @@ impl Handle {
     ///
     /// # Errors
     /// State of the account, open orders, a running batch, the transaction.
-    pub async fn modify(&self, request: ModifyAccount) -> Result<ModifySignature, ServeError> {
-        self.call(|reply| Command::Modify(Box::new(request), reply)).await
+    pub async fn modify(&self, trader: TraderId, request: ModifyAccount) -> Result<ModifySignature, ServeError> {
+        self.call(|reply| Command::Modify(trader, Box::new(request), reply)).await
     }
 
     /// Takes an order into the book. The same order again is accepted again.

@@ -106,6 +106,7 @@ impl<E: VenueEnv> Actor<'_, E> {
     pub(crate) async fn tick(&mut self) -> Result<TickOutcome, Halt> {
         let failed = |reason| Ok(TickOutcome { cleared: None, reason });
         let mut removed = BTreeSet::new();
+        self.refusals.clear();
         for attempt in 1..=MAX_ATTEMPTS {
             let rate = match self.refresh().await {
                 Ok(rate) => rate,

@@ -106,14 +106,10 @@ impl Sessions {
         let mut invalid = BTreeSet::new();
         let mut witnesses = Vec::new();
         for (account, at) in &proposal.assembly.inputs {
-            let signature = answers.values().find_map(|answer| answer.accounts.get(account));
-            let owned = owner_answered(proposal, answers, *account);
-            let input = proposal.accounts.get(account);
-            let result = match (owned, input, signature) {
-                (true, Some(input), Some(signature)) => {
-                    self.witness(signer, key, proposal, input, *at, signature).await
-                }
-                (false, _, _) | (_, None, _) | (_, _, None) => Err(InputError::Trader("no signature")),
+            let signature = owners_signature(proposal, answers, *account);
+            let result = match (proposal.accounts.get(account), signature) {
+                (Some(input), Some(signature)) => self.witness(signer, key, proposal, input, *at, signature).await,
+                (None, _) | (_, None) => Err(InputError::Trader("no signature")),
             };
             match result {
                 Ok(witness) => witnesses.push((*at, witness)),
@@ -182,10 +178,14 @@ impl Sessions {
     }
 }
 
-/// Whether the trader that owns the account is the one whose answer holds its signature.
-fn owner_answered(proposal: &Proposal, answers: &Answers, account: AccountKey) -> bool {
-    let owner = proposal.participants.iter().find(|(_, owner)| owner.accounts.contains(&account));
-    owner.and_then(|(stream, _)| answers.get(stream)).is_some_and(|answer| answer.accounts.contains_key(&account))
+/// The signature of an account's input, from its owner's answer: what others send for it does not count.
+fn owners_signature<'a>(
+    proposal: &Proposal,
+    answers: &'a Answers,
+    account: AccountKey,
+) -> Option<&'a AccountSignature> {
+    let (stream, _) = proposal.participants.iter().find(|(_, owner)| owner.accounts.contains(&account))?;
+    answers.get(stream)?.accounts.get(&account)
 }
 
 async fn script_spend<S: Signer>(

@@ -50,7 +50,7 @@ fn close(bench: &mut Bench, trader: &TestTrader) -> Result<(), ServeError> {
         trader_nonce: session.map(|(_, nonce)| nonce),
         prev_outputs: vec![spent.clone()],
     };
-    let ModifySignature { signature, server_nonce } = bench.call(bench.handle.clone().modify(request))?;
+    let ModifySignature { signature, server_nonce } = bench.call(bench.handle.clone().modify(trader.id, request))?;
     let witness = match session {
         Some((session, _)) => {
             ready(trader.node.musig2_register(session, &server_nonce.unwrap())).unwrap();
@@ -144,6 +144,53 @@ fn reservations_keep_their_limits_and_are_repeatable() {
     let other = reservation(&bench, "c", MIN_ACCOUNT_VALUE, 2000);
     assert_eq!(bench.call(handle.reserve(trader, other.clone())), Err(ServeError::ReservationOpen(good.trader)));
     assert_eq!(bench.call(handle.reserve(TraderId([2; 32]), other)), Ok(keys));
+    // The last wish counts: the announcement is compared with it.
+    let larger = Reservation { value: Sats::constant(300_000), ..good.clone() };
+    assert_eq!(bench.call(handle.reserve(trader, larger.clone())), Ok(keys));
+    let outpoint = bitcoin::OutPoint { txid: bitcoin::hashes::Hash::from_byte_array([5; 32]), vout: 0 };
+    let announced = |reservation| InitAccount { reservation, outpoint, script: bitcoin::ScriptBuf::new() };
+    let value = ServeError::ReservationMismatch { what: "account value" };
+    assert_eq!(bench.call(handle.init(trader, announced(good), String::new())), Err(value));
+    let script = ServeError::ReservationMismatch { what: "account script" };
+    assert_eq!(bench.call(handle.init(trader, announced(larger), String::new())), Err(script));
+}
+
+#[test]
+fn reservations_end_with_their_expiry_and_the_shared_identity_can_not_fill_the_table() {
+    let mut bench = Bench::new();
+    let handle = bench.handle.clone();
+    let shared = TraderId([0; 32]);
+    for number in 0..100 {
+        let wanted = reservation(&bench, &format!("shared {number}"), MIN_ACCOUNT_VALUE, 200);
+        bench.call(handle.reserve(shared, wanted)).unwrap();
+    }
+    let more = reservation(&bench, "one more", MIN_ACCOUNT_VALUE, 200);
+    assert!(matches!(bench.call(handle.reserve(shared, more.clone())), Err(ServeError::TooMany { .. })));
+    bench.call(handle.reserve(TraderId([9; 32]), more)).expect("others are not kept out");
+    bench.mine(200);
+    assert_eq!(bench.call(handle.status()).unwrap().reservations, 0);
+}
+
+#[test]
+fn only_the_owner_can_have_a_close_signed() {
+    let mut bench = Bench::new();
+    let trader = bench.trader("trader", AccountVersion::V0, 500_000);
+    let script = bitcoin::ScriptBuf::from_bytes([vec![0x51, 0x20], vec![7; 32]].concat());
+    let request = ModifyAccount {
+        account: trader.account.key(),
+        new_inputs: Vec::new(),
+        new_outputs: vec![TxOut { value: bitcoin::Amount::from_sat(490_000), script_pubkey: script }],
+        new_params: None,
+        trader_nonce: None,
+        prev_outputs: Vec::new(),
+    };
+    let handle = bench.handle.clone();
+    for stranger in [TraderId([77; 32]), TraderId([0; 32])] {
+        let refused = bench.call(handle.modify(stranger, request.clone()));
+        assert_eq!(refused, Err(ServeError::NotTheOwner(trader.account.key())));
+    }
+    let (order, _) = trader.order(500, 2, OrderSide::Ask(AskTerms::default()));
+    assert_eq!(bench.call(handle.submit(order)), Ok(tidegate_ports::Submission::Accepted));
 }
 
 #[test]

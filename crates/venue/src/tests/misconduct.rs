@@ -94,13 +94,16 @@ fn a_batch_that_was_to_be_signed_never_comes_back_under_the_same_transaction_id(
     seller.ask(&mut bench, 500, 1);
     buyer.bid(&mut bench, 2000, 1);
     buyer.manners = Manners::FundingFails;
-    let outcome = bench.tick(&mut [&mut seller, &mut buyer]);
-    assert_eq!(outcome.reason, TickReason::GaveUp { attempts: 10 });
+    // Three refusals of a counterpart are heard in one round; with the fourth the trader leaves it.
+    for _ in 0..3 {
+        let outcome = bench.tick(&mut [&mut seller, &mut buyer]);
+        assert_eq!(outcome.reason, TickReason::GaveUp { attempts: 4 });
+    }
     let different: BTreeSet<_> = buyer.prepared.iter().collect();
-    assert_eq!((buyer.prepared.len(), different.len()), (10, 10));
+    assert_eq!((buyer.prepared.len(), different.len()), (12, 12));
     buyer.manners = Manners::Honest;
     assert_eq!(bench.tick(&mut [&mut seller, &mut buyer]).reason, TickReason::Cleared);
-    assert!(!buyer.prepared[..10].contains(&buyer.prepared[10]));
+    assert!(!buyer.prepared[..12].contains(&buyer.prepared[12]));
 }
 
 #[test]
@@ -124,4 +127,46 @@ fn an_order_cancelled_while_it_is_signed_is_not_filled() {
     assert_eq!(bench.call(tick).unwrap().reason, TickReason::GaveUp { attempts: 1 });
     assert_eq!(bench.call(handle.order_state(bid)), Ok((OrderState::Canceled, UnitCount::new(4))));
     assert_eq!(bench.call(handle.status()).unwrap().batches, 0);
+}
+
+#[test]
+fn who_refuses_one_counterpart_after_the_other_does_not_use_up_the_round() {
+    let mut bench = Bench::new();
+    let mut rogue = bench.trader("rogue", AccountVersion::V2, 5_000_000);
+    rogue.ask(&mut bench, 400, 12);
+    let names = (0..12).map(|number| format!("buyer {number}"));
+    let mut buyers: Vec<_> = names.map(|name| bench.trader(&name, AccountVersion::V2, 300_000)).collect();
+    for buyer in &mut buyers {
+        buyer.bid(&mut bench, 1000, 1);
+    }
+    let mut seller = bench.trader("seller", AccountVersion::V2, 1_000_000);
+    let mut honest = bench.trader("honest", AccountVersion::V2, 1_000_000);
+    seller.ask(&mut bench, 500, 4);
+    let good = honest.bid(&mut bench, 600, 4);
+    rogue.manners = Manners::RefusesOnePeer;
+    let mut all = vec![&mut rogue, &mut seller, &mut honest];
+    all.extend(buyers.iter_mut());
+    assert_eq!(bench.tick(&mut all).reason, TickReason::Cleared);
+    let handle = bench.handle.clone();
+    let (state, _) = bench.call(handle.order_state(good)).unwrap();
+    assert_ne!(state, OrderState::Canceled);
+    assert!(rogue.finalized.is_empty());
+}
+
+#[test]
+fn a_signature_for_somebody_elses_account_does_not_count() {
+    for rogue_first in [true, false] {
+        let mut bench = Bench::new();
+        let mut one = bench.trader("one", AccountVersion::V2, 5_000_000);
+        let mut two = bench.trader("two", AccountVersion::V2, 5_000_000);
+        // Streams are asked in the order in which they were opened, so both orders are tried.
+        let (rogue, victim) = if rogue_first { (&mut one, &mut two) } else { (&mut two, &mut one) };
+        rogue.ask(&mut bench, 400, 2);
+        let bid = victim.bid(&mut bench, 1000, 2);
+        rogue.manners = Manners::SignsForOthers;
+        let outcome = bench.tick(&mut [rogue, victim]);
+        assert_eq!(outcome.reason, TickReason::Cleared, "rogue first: {rogue_first}");
+        let handle = bench.handle.clone();
+        assert_eq!(bench.call(handle.order_state(bid)), Ok((OrderState::Executed, UnitCount::ZERO)));
+    }
 }

@@ -42,6 +42,10 @@ pub(super) enum Manners {
     RefusesPeer,
     FundingFails,
     RejectsUnknownNonce,
+    /// Refuses its first counterpart, whoever it is.
+    RefusesOnePeer,
+    /// Sends a signature of its own making for its counterparts' accounts too.
+    SignsForOthers,
 }
 
 pub(super) struct TestTrader {
@@ -253,6 +257,11 @@ impl TestTrader {
                 let nonsense = (MatchRejectCode::ChannelFundingFailed, String::new());
                 Some(reject(prepare, RejectReason::Partial(BTreeMap::from([(OrderNonce::new([9; 32]), nonsense)]))))
             }
+            Manners::RefusesOnePeer => {
+                let first = batch.matches().first().unwrap().theirs;
+                let no = (MatchRejectCode::ChannelFundingFailed, String::new());
+                Some(reject(prepare, RejectReason::Partial(BTreeMap::from([(first, no)]))))
+            }
             Manners::RefusesPeer => Some(reject(prepare, refuse_all(&batch, MatchRejectCode::DuplicatePeer))),
             _ => Some(ClientMessage::Accept { batch_id: prepare.batch_id }),
         };
@@ -312,6 +321,16 @@ impl TestTrader {
             (_, _) => {}
         }
         let mut accounts = BTreeMap::from([(account, signature)]);
+        if self.manners == Manners::SignsForOthers {
+            let theirs = batch.prepare().markets.values().flat_map(|market| market.orders.values().flatten());
+            for matched in theirs {
+                let garbage = AccountSignature::Musig2 {
+                    partial: PartialSignature([1; 32]),
+                    nonce: tidegate_protocol::musig2::PublicNonce([2; 66]),
+                };
+                accounts.insert(matched.order.order.account, garbage);
+            }
+        }
         if self.manners == Manners::NoSignature {
             accounts.clear();
         }
