@@ -7,7 +7,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("can not read the {file} {}: {source}. {}", path.display(), file.where_it_is_named())]
+    #[error("{} {}: {source}. {}", file.unreadable(), path.display(), file.where_it_is_named())]
     Read {
         /// Which file.
         file: File,
@@ -69,6 +69,13 @@ impl std::fmt::Display for File {
 }
 
 impl File {
+    fn unreadable(self) -> &'static str {
+        match self {
+            File::Configuration => "can not read the configuration",
+            File::Strategy => "can not read the strategy",
+        }
+    }
+
     fn where_it_is_named(self) -> &'static str {
         match self {
             File::Configuration => "Give an existing file with --config; examples are in config/",

@@ -85,7 +85,7 @@ fn bad_input_wrong_node_is_refused_with_a_sentence() {
     });
 }
 
-/// Each single permission counts, and the sentence names the one that is missing.
+/// A macaroon that lacks one permission is refused, and the sentence names the call that it does not allow.
 #[test]
 fn bad_input_missing_permission_is_named() {
     case("missing_permission", |network, folder, stages| {

@@ -9,6 +9,7 @@
 //! `-- --nocapture` or not, every stage is reported with its seconds. Logs and data of the last run stay in
 //! `target/tmp/interop-runs`.
 
+mod audit;
 mod bad_input;
 mod btcd;
 mod failure;

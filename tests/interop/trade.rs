@@ -7,6 +7,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+
+use crate::audit::Audit;
 use crate::btcd::{outputs, spent};
 use crate::failure::{Failure, Outcome};
 use crate::lnd::{Channel, Lnd};
@@ -107,7 +110,7 @@ enum Running {
 }
 
 impl Trader {
-    fn start(network: &Network, venue: &Venue, side: Side, program: Program, folder: &Path) -> Outcome<Self> {
+    fn start(network: &Network, venue: &str, side: Side, program: Program, folder: &Path) -> Outcome<Self> {
         let (lnd, dir) = match side {
             Side::Seller => (&network.alice, folder.join("seller")),
             Side::Buyer => (&network.bob, folder.join("buyer")),
@@ -115,12 +118,12 @@ impl Trader {
         let terms = OrderTerms::of(side);
         let program = match program {
             Program::Poold => {
-                let mut poold = Poold::start(&network.programs, lnd, venue.address(), &dir)?;
+                let mut poold = Poold::start(&network.programs, lnd, venue, &dir)?;
                 poold.wait_ready()?;
                 Running::Poold(poold)
             }
             Program::Agent => Running::Agent(Agent::start(
-                &AgentSetup { lnd, venue: venue.address(), side, account_sat: ACCOUNT_SAT, terms: &terms },
+                &AgentSetup { lnd, venue, side, account_sat: ACCOUNT_SAT, terms: &terms },
                 &dir,
             )?),
         };
@@ -203,7 +206,8 @@ pub(crate) fn trade(
     buyer: Program,
 ) -> Outcome<()> {
     let venue = Venue::start(&network.venue, &folder.join("venue"))?;
-    let start = |side, program| Trader::start(network, &venue, side, program, folder);
+    let audit = Audit::start(network, venue.address())?;
+    let start = |side, program| Trader::start(network, &audit.address(), side, program, folder);
     let traders = [start(Side::Seller, seller)?, start(Side::Buyer, buyer)?];
     stages.done("venue and traders started");
 
@@ -227,8 +231,15 @@ pub(crate) fn trade(
     let settlement = check_price(&traders, &batch, &point)?;
     check_balances(network, &traders, &funded, &batch, &settlement)?;
     stages.done("balances agree to the satoshi");
-    close_deployed_accounts(network, &traders)?;
+    let closings = close_deployed_accounts(network, &traders)?;
     stages.done("accounts of the deployed client closed");
+    for account in &funded {
+        audit.transaction(&network.chain.transaction(txid_of(&account.outpoint)?)?)?;
+    }
+    audit.transaction(&network.chain.transaction(&batch.txid)?)?;
+    closings.iter().try_for_each(|closing| audit.transaction(closing))?;
+    check_audit(&audit, closings.len())?;
+    stages.done("an independent auditor has seen everything and found nothing");
     Ok(())
 }
 
@@ -353,7 +364,8 @@ fn published_batch(network: &Network, venue: &Venue, traders: &[Trader; 2], fold
 }
 
 /// The venue lets the deployed client have its money back, and the chain sees it leave.
-fn close_deployed_accounts(network: &Network, traders: &[Trader]) -> Outcome<()> {
+fn close_deployed_accounts(network: &Network, traders: &[Trader]) -> Outcome<Vec<Value>> {
+    let mut closings = Vec::new();
     for trader in traders {
         let Running::Poold(poold) = &trader.program else {
             continue;
@@ -364,7 +376,22 @@ fn close_deployed_accounts(network: &Network, traders: &[Trader]) -> Outcome<()>
         assert_eq!(spent(&closing)?, std::slice::from_ref(&account.outpoint));
         network.mine(CONFIRMATIONS)?;
         assert!(network.chain.unspent(&account.outpoint).is_err());
+        closings.push(closing);
     }
+    Ok(closings)
+}
+
+/// No findings; and what was seen is the whole case, so that this says something.
+fn check_audit(audit: &Audit, closings: usize) -> Outcome<()> {
+    let counts = audit.finish()?;
+    let closings = u64::try_from(closings).expect("two at most");
+    assert_eq!((counts.accounts, counts.secrets, counts.orders >= 2), (2, 2, true), "{counts:?}");
+    // Two signatures for the batch of the chain, and two for each round that was repeated; each was valid.
+    assert_eq!(counts.account_signatures, counts.account_signatures_verified, "{counts:?}");
+    assert_eq!(counts.account_signatures, 2 + counts.repeated_rounds + counts.superseded, "{counts:?}");
+    assert_eq!((counts.batches_conserved, counts.channels), (1, 1), "{counts:?}");
+    assert_eq!((counts.modifications, counts.modifications_verified), (closings, closings), "{counts:?}");
+    assert_eq!((counts.witnesses_verified, counts.witnesses_unjudged), (2 + closings, 0), "{counts:?}");
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! The market of the sandbox: a world, a venue behind its gRPC interface, and traders, moved day by day.
 
-use super::Settings;
 use super::participant::{Participant, Plan};
 use super::report::{SandboxReport, gather};
+use super::{Route, Settings};
 use crate::daemon::data_dir;
 use crate::daemon::parts::VenueParts;
 use crate::runtime::{Shutdown, SteppedClock};
@@ -55,13 +55,13 @@ pub(super) struct Market {
 
 impl Market {
     /// Makes the world, opens the venue, starts the traders.
-    pub(super) async fn open(settings: &Settings, shutdown: &Shutdown) -> anyhow::Result<Market> {
+    pub(super) async fn open(settings: &Settings, shutdown: &Shutdown, route: impl Route) -> anyhow::Result<Market> {
         data_dir::create(&settings.data_dir)?;
         let world = World::new(settings.seed);
         let clock = SteppedClock::new(START);
         let node = world.add_node("venue");
         let server = venue::bind("127.0.0.1:0".parse().context("loopback")?).await?;
-        let address = server.address()?.to_string();
+        let address = server.address()?;
         let streams = GrpcTraders::default();
         let (handle, flows) = tidegate_venue::venue(rules());
         let store = SqliteStore::open(&settings.data_dir.join("venue.sqlite"), "venue").await?;
@@ -73,6 +73,7 @@ impl Market {
             server.serve(serving, CONF_TARGET, streams, stop).await;
             Ok(())
         });
+        let address = route(world.clone(), address).await.context("no way to the venue")?.to_string();
         let mut market = Market { world, clock, venue: handle, traders: Vec::new(), tasks: vec![auction, served] };
         for (name, role, preset) in TRADERS {
             let node = market.world.add_node(name);

@@ -11,7 +11,9 @@ pub use report::{BatchLine, LeaseLine, ParticipantLine, SandboxReport};
 
 use crate::runtime::Shutdown;
 use market::Market;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use tidegate_sandbox::World;
 
 /// What a sandbox run is asked for.
 #[derive(Clone, Debug)]
@@ -27,13 +29,31 @@ pub struct Settings {
 /// Rounds without any batch after which the market counts as dead.
 const SILENT_ROUNDS: u32 = 60;
 
+/// Says where traders find the venue, given the world and the address at which it listens.
+pub trait Route: AsyncFnOnce(World, SocketAddr) -> anyhow::Result<SocketAddr> {}
+
+impl<F: AsyncFnOnce(World, SocketAddr) -> anyhow::Result<SocketAddr>> Route for F {}
+
 /// Trades until enough batches cleared, telling each on `progress`.
 ///
 /// # Errors
 /// When a part fails, when balances do not agree with the chain, or when nobody trades any more.
-pub async fn run(settings: &Settings, mut progress: impl FnMut(&str)) -> anyhow::Result<SandboxReport> {
+pub async fn run(settings: &Settings, progress: impl FnMut(&str)) -> anyhow::Result<SandboxReport> {
+    run_through(settings, async |_, venue| Ok(venue), progress).await
+}
+
+/// As [`run`], with something between the traders and the venue: an observer, say. `route` is asked once, before the
+/// first trader starts.
+///
+/// # Errors
+/// As of [`run`], and those of `route`.
+pub async fn run_through(
+    settings: &Settings,
+    route: impl Route,
+    mut progress: impl FnMut(&str),
+) -> anyhow::Result<SandboxReport> {
     let shutdown = Shutdown::default();
-    let mut market = Market::open(settings, &shutdown).await?;
+    let mut market = Market::open(settings, &shutdown, route).await?;
     let mut cleared = 0;
     let mut silent = 0;
     while cleared < settings.batches {
