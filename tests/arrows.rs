@@ -24,6 +24,18 @@ const ARROWS: &[Row] = &[
     ("tidegate-sandbox", Some(&["tidegate-protocol", "tidegate-ports"])),
     ("tidegate-engine", Some(&["tidegate-protocol", "tidegate-ports", "tidegate-market"])),
     ("tidegate-strategies", Some(&["tidegate-protocol", "tidegate-engine"])),
+    ("tidegate-auditor", Some(&[])),
+    (
+        "tidegate-fuzz",
+        Some(&[
+            "tidegate-protocol",
+            "tidegate-ports",
+            "tidegate-market",
+            "tidegate-wire",
+            "tidegate-engine",
+            "tidegate-strategies",
+        ]),
+    ),
 ];
 
 /// First words of the names of packages that do input and output, keep time or draw randomness: `tokio` stands for
@@ -51,7 +63,9 @@ const OUTSIDE_WORLD: &[&str] = &[
 ];
 
 /// Exceptions to [`OUTSIDE_WORLD`] beside the root package: generated gRPC code speaks tonic.
-const MAY_USE: &[(&str, &str)] = &[("tidegate-wire", "tonic")];
+/// The auditor stands between real programs.
+const MAY_USE: &[(&str, &str)] =
+    &[("tidegate-wire", "tonic"), ("tidegate-auditor", "tokio"), ("tidegate-auditor", "tonic")];
 
 const SHELL: &str = "tidegate";
 

@@ -1,7 +1,10 @@
 //! Compiles the interface files without `protoc`: protox parses them, tonic and prost write the Rust.
 
+use std::fmt::Write;
 use std::{env, error::Error, fs, path::PathBuf};
 
+use prost_types::field_descriptor_proto::{Label, Type};
+use prost_types::{DescriptorProto, FieldDescriptorProto};
 use protox::Compiler;
 use tonic_prost_build::Builder;
 
@@ -18,13 +21,18 @@ const LND: &[&str] =
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={ROOT}");
 
-    builder().build_server(true).compile_fds(compiler(POOL)?.file_descriptor_set())?;
+    let pool = compiler(POOL)?.file_descriptor_set();
+    let messages = pool.file.iter().flat_map(|file| &file.message_type);
+    let shapes: String = messages.map(|message| shape(message, "crate::poolrpc")).collect();
+    // Anybody may send these: they are decoded within a limit.
+    builder().build_server(true).codec_path("crate::bounded::BoundedCodec").compile_fds(pool)?;
     builder().build_server(false).compile_fds(compiler(LND)?.file_descriptor_set())?;
 
     let mut all = compiler(&[POOL, LND].concat())?;
     all.include_source_info(false);
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR for build scripts")?);
     fs::write(out.join("descriptors.bin"), all.encode_file_descriptor_set())?;
+    fs::write(out.join("shapes.rs"), shapes)?;
     Ok(())
 }
 
@@ -42,4 +50,64 @@ fn compiler(files: &[&str]) -> Result<Compiler, protox::Error> {
 /// A server may leave methods out; a caller then gets `UNIMPLEMENTED`.
 fn builder() -> Builder {
     tonic_prost_build::configure().build_client(true).build_transport(false).generate_default_stubs(true).btree_map(".")
+}
+
+/// `impl Shaped` for a message and those inside it: what its fields hold, by number.
+fn shape(message: &DescriptorProto, module: &str) -> String {
+    let name = message.name();
+    let mut text = format!("impl Shaped for {module}::{name} {{\n");
+    text.push_str("    const SHAPE: Shape = Shape { size: size_of::<Self>(), fields: &[\n");
+    for field in &message.field {
+        writeln!(text, "        ({}, {}),", field.number(), content(message, field)).expect("texts do not fail");
+    }
+    text.push_str("    ] };\n}\n");
+    let inner = format!("{module}::{}", snake_case(name));
+    let nested = message.nested_type.iter().filter(|nested| !is_map_entry(nested));
+    text.extend(nested.map(|nested| shape(nested, &inner)));
+    text
+}
+
+/// The `Content` of a field, as an expression.
+fn content(message: &DescriptorProto, field: &FieldDescriptorProto) -> String {
+    let repeated = field.label() == Label::Repeated;
+    match field.r#type() {
+        Type::Message => {
+            let entry = message.nested_type.iter().find(|nested| is_map_entry(nested) && is_named(field, nested));
+            match entry {
+                Some(entry) => {
+                    let value = entry.field.iter().find(|field| field.number() == 2).expect("a map has values");
+                    format!("Content::Map(&{})", content(entry, value))
+                }
+                None => format!("Content::Message({repeated}, &<{} as Shaped>::SHAPE)", rust_path(field.type_name())),
+            }
+        }
+        Type::String | Type::Bytes => format!("Content::Bytes({repeated})"),
+        _ => format!("Content::Number({repeated})"),
+    }
+}
+
+fn is_map_entry(message: &DescriptorProto) -> bool {
+    message.options.as_ref().is_some_and(|options| options.map_entry())
+}
+
+fn is_named(field: &FieldDescriptorProto, message: &DescriptorProto) -> bool {
+    field.type_name().rsplit('.').next() == Some(message.name())
+}
+
+/// `.poolrpc.Outer.Inner` is `crate::poolrpc::outer::Inner`.
+fn rust_path(type_name: &str) -> String {
+    let (modules, name) = type_name.trim_start_matches('.').rsplit_once('.').expect("messages are in a package");
+    let modules: String = modules.split('.').map(|module| snake_case(module) + "::").collect();
+    format!("crate::{modules}{name}")
+}
+
+fn snake_case(name: &str) -> String {
+    let mut text = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !text.is_empty() {
+            text.push('_');
+        }
+        text.push(letter.to_ascii_lowercase());
+    }
+    text
 }

@@ -94,7 +94,7 @@ pub fn musig2(data: &[u8]) {
     let mut bytes = Bytes::new(data);
     let version = if bytes.flag() { Musig2Version::V040 } else { Musig2Version::V100Rc2 };
     let (mine, theirs) = (bytes.below(64), bytes.below(64));
-    let Ok((nonce, public)) = nonce_from(bytes.bytes32(), &point(mine)) else { return };
+    let Ok((nonce, public)) = nonce_from(version, bytes.bytes32(), &point(mine)) else { return };
     let message = bytes.bytes32();
     let merkle_root = bytes.bytes32();
     let foreign = match bytes.u8() % 3 {

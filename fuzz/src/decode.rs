@@ -6,25 +6,31 @@ use std::fmt::{Debug, Display};
 use tidegate_ports::{ClientMessage, ServerMessage};
 use tidegate_protocol::keys::NodeId;
 use tidegate_protocol::order::SubmittedOrder;
+use tidegate_wire::bounded::{self, Shaped};
 use tidegate_wire::{account, batch, market, order, poolrpc, stream};
 
 /// A sentence about a refused message must not grow with the message.
 const MAX_REFUSAL_BYTES: usize = 2_500;
 
 /// Decodes `data`, and if that succeeds demands that encoding and decoding again gives the same.
-fn round_trip<M: Message + Default, T: PartialEq + Debug, E: Display>(
+fn round_trip<M: Message + Default + Shaped, T: PartialEq + Debug, E: Display>(
     data: &[u8],
     from: impl Fn(M) -> Result<T, E>,
     to: impl Fn(&T) -> M,
 ) -> Option<T> {
-    let plain = accepted(from(M::decode(data).ok()?))?;
+    let plain = accepted(from(received(data)?))?;
     let bytes = to(&plain).encode_to_vec();
-    let message = M::decode(bytes.as_slice()).expect("our own encoding is protobuf");
+    let message = bounded::decode(&bytes).expect("our own encoding is protobuf within the limit");
     match from(message) {
         Ok(again) => assert_eq!(again, plain, "another meaning after encoding again"),
         Err(error) => panic!("our own encoding is refused: {error}\n{plain:?}"),
     }
     Some(plain)
+}
+
+/// The message, as the codec of the service decodes it.
+fn received<M: Message + Default + Shaped>(data: &[u8]) -> Option<M> {
+    accepted(bounded::decode(data))
 }
 
 fn accepted<T, E: Display>(decoded: Result<T, E>) -> Option<T> {
@@ -73,7 +79,7 @@ pub fn client_message(data: &[u8]) {
 
 /// `ServerAuctionMessage`. A malformed one only exists on the receiving side.
 pub fn server_message(data: &[u8]) {
-    let Ok(message) = poolrpc::ServerAuctionMessage::decode(data) else { return };
+    let Some(message) = received::<poolrpc::ServerAuctionMessage>(data) else { return };
     let Some(plain) = accepted(stream::from_server_message(message)) else { return };
     match (&plain, stream::to_server_message(&plain)) {
         (ServerMessage::Malformed { batch_id, reason }, Err(_)) => {
@@ -120,7 +126,7 @@ pub fn market_info(data: &[u8]) {
 
 /// `ServerNodeRatingResponse`, as the answer to a question about the nodes that it names, and to an empty one.
 pub fn ratings(data: &[u8]) {
-    let Ok(wire) = poolrpc::ServerNodeRatingResponse::decode(data) else { return };
+    let Some(wire) = received::<poolrpc::ServerNodeRatingResponse>(data) else { return };
     if let Some(none) = accepted(market::from_ratings(&[], &wire)) {
         assert!(none.is_empty() && wire.node_ratings.is_empty());
     }

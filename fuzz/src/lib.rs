@@ -30,7 +30,7 @@ pub use spend::account_spend;
 pub use strategy::{strategy_text, strategy_values};
 pub use ticket::{ticket, ticket_text};
 pub use vectors::{Recorded, recorded};
-pub use verify::verify;
+pub use verify::{verdict, verify};
 
 /// A fuzz target.
 #[derive(Clone, Copy, Debug)]

@@ -15,6 +15,7 @@ use tidegate_protocol::keys::{AccountKey, KeyDescriptor, KeyLocator, NodeId, Ord
 use tidegate_protocol::order::{
     AskTerms, AuctionType, BidTerms, NodeTier, Order, OrderChannelType, OrderSide, OrderState, OrderVersion, OwnOrder,
 };
+use tidegate_protocol::ticket::Ticket;
 use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion, SatPerKw, Sats, UnitCount};
 use tidegate_wire::{batch, poolrpc};
 
@@ -53,9 +54,7 @@ static RECORDED: LazyLock<Vec<Recorded>> = LazyLock::new(|| {
     let honest: Value = serde_json::from_str(HONEST).expect("the vectors are JSON");
     let mut all = vec![read("the complete batch", &accept, &accept)];
     let whole = list(&honest, "vectors").iter().filter(|entry| entry.get("steps").is_none());
-    // The key of a sidecar's channel stands in its ticket, which nothing here reads.
-    let plain = whole.filter(|entry| list(&entry["local_state"], "orders").iter().all(|order| ticket(order).is_none()));
-    all.extend(plain.map(|entry| read(text(entry, "name"), &entry["local_state"], entry)));
+    all.extend(whole.map(|entry| read(text(entry, "name"), &entry["local_state"], entry)));
     all
 });
 
@@ -128,7 +127,7 @@ fn own_order(entry: &Value, fee_ceiling: ExecutionFee, extension_quoted: BlockCo
         _ => OrderSide::Bid(BidTerms {
             min_node_tier: if number(entry, "min_node_tier") == 1 { NodeTier::Tier0 } else { NodeTier::Tier1 },
             self_balance: amount(entry, "self_chan_balance"),
-            sidecar: false,
+            sidecar: ticket(entry).is_some(),
             unannounced: flag("unannounced_channel"),
             zero_conf: flag("zero_conf_channel"),
         }),
@@ -154,7 +153,11 @@ fn own_order(entry: &Value, fee_ceiling: ExecutionFee, extension_quoted: BlockCo
         side,
     };
     let locator = KeyLocator { family: small(entry, "multisig_key_family"), index: small(entry, "multisig_key_index") };
-    let point = text(entry, "multisig_pubkey").parse().expect("a point");
+    // The channel of a sidecar bid goes to the key in the ticket.
+    let point = match ticket(entry) {
+        Some(ticket) => *ticket.recipient_keys().expect("registered").1.point(),
+        None => text(entry, "multisig_pubkey").parse().expect("a point"),
+    };
     OwnOrder {
         order,
         preimage: None,
@@ -166,8 +169,9 @@ fn own_order(entry: &Value, fee_ceiling: ExecutionFee, extension_quoted: BlockCo
     }
 }
 
-fn ticket(order: &Value) -> Option<&str> {
-    order.get("sidecar_ticket").and_then(Value::as_str).filter(|ticket| !ticket.is_empty())
+fn ticket(order: &Value) -> Option<Ticket> {
+    let text = order.get("sidecar_ticket").and_then(Value::as_str).filter(|ticket| !ticket.is_empty())?;
+    Some(text.parse().expect("a ticket"))
 }
 
 fn list<'a>(entry: &'a Value, key: &str) -> &'a [Value] {

@@ -165,6 +165,7 @@ fn status_json(status: &Status) -> String {
         "unconfirmed_batches": status.unconfirmed,
         "executing": status.executing,
         "last_tick": last_tick,
+        "last_tick_cut": status.last_tick.as_ref().is_some_and(|tick| tick.cut),
     });
     page.to_string()
 }

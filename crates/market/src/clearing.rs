@@ -5,9 +5,9 @@ use crate::pairing::{BookOrder, Market, Pair, PairingRules};
 use std::collections::{BTreeMap, BinaryHeap};
 use tidegate_protocol::units::{BlockCount, RatePerBillion};
 
-/// Work that one tick may spend on clearing: far beyond what honest books need (a million orders take a few hundred
-/// million), and about ten seconds of one core for the worst book known.
-pub const TICK_WORK: u64 = 2_000_000_000;
+/// Work that one tick of a venue may spend on clearing. An ordinary book of a million orders needs a fortieth of it; the
+/// worst books known reach it in 10 to 20 seconds of one core.
+pub const TICK_WORK: u64 = 5_000_000_000;
 
 /// A cleared book, by the places of its orders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,8 +72,7 @@ pub fn clear_within(orders: &[BookOrder], rules: &PairingRules<'_>, work: u64) -
 
 /// As [`clear_within`], but copies no order: pairs are named by their places in `orders`.
 pub fn plan(orders: &[BookOrder], rules: &PairingRules<'_>, work: u64) -> Plan {
-    let reading = u64::try_from(orders.len()).unwrap_or(u64::MAX);
-    let mut found = pair_up(orders, rules, work.saturating_sub(reading));
+    let (reading, mut found) = pair_up(orders, rules, work);
     limit(&mut found, rules.max_pairs);
     let mut plan = Plan { work: reading, ..Plan::default() };
     for (duration, found) in found {

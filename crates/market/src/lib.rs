@@ -37,3 +37,5 @@ mod properties;
 mod reference;
 #[cfg(test)]
 mod testkit;
+#[cfg(test)]
+mod worst;

@@ -23,6 +23,8 @@ use tidegate_protocol::units::{BlockCount, Sats, UnitCount};
 
 /// Work of testing one pair: it costs about as much as looking at so many nodes of a tree.
 const TEST_WORK: u64 = 8;
+/// Work of reading and sorting one order, or one entry of a node list.
+const READ_WORK: u64 = 50;
 
 /// Two orders that met, by their places in the orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +45,15 @@ pub(crate) struct Found {
     pub(crate) cut: bool,
 }
 
-/// Pairs each duration: at most `rules.max_pairs` pairs each, with an equal share of the work each.
-pub(crate) fn pair_up(orders: &[BookOrder], rules: &PairingRules<'_>, work: u64) -> BTreeMap<BlockCount, Found> {
+/// Pairs each duration: at most `rules.max_pairs` pairs each, with an equal share of the work each. Also the work of
+/// reading the book, which is the first part of all work.
+pub(crate) fn pair_up(orders: &[BookOrder], rules: &PairingRules<'_>, work: u64) -> (u64, BTreeMap<BlockCount, Found>) {
     let (halves, names) = book::read(orders, rules);
-    let durations = u64::try_from(halves.len()).unwrap_or(u64::MAX).max(1);
-    let share = work / durations;
+    let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+    let reading = count(orders.len()).saturating_add(count(names.entries())).saturating_mul(READ_WORK);
+    let share = work.saturating_sub(reading) / count(halves.len()).max(1);
     let serve = |(duration, half)| (duration, Matcher::new(orders, rules, &names, half, share).run());
-    halves.into_iter().map(serve).collect()
+    (reading, halves.into_iter().map(serve).collect())
 }
 
 /// What a kind of bid may meet.
@@ -77,6 +81,9 @@ struct Serving<'a> {
     limit: u32,
     compatible: &'a Compatible,
     conflicts: &'a [u32],
+    /// Asks that allow, and that deny, the bid's node; from the current candidate on.
+    allowing: Span,
+    denying: Span,
 }
 
 struct Matcher<'a> {
@@ -85,12 +92,15 @@ struct Matcher<'a> {
     share: u64,
     asks: Vec<Line>,
     bids: Vec<Line>,
+    /// [`usable`] of each ask: read far more often than the rest of it.
+    usable: Vec<u32>,
     /// Place of each ask on the shelf of its kind, unless it allows certain nodes only.
     slots: Vec<Option<u32>>,
     shelves: Vec<Shelf>,
     compatible: Vec<Option<Compatible>>,
     owned: Streams,
     allowing: Streams,
+    denying: Streams,
     heads: BinaryHeap<Reverse<(u32, Source)>>,
     found: Found,
 }
@@ -102,12 +112,13 @@ impl<'a> Matcher<'a> {
         let compatible = compatible(orders, rules, &examples, &bids);
         let mut contents: Vec<Vec<(u32, u32, u32)>> = vec![Vec::new(); examples.len()];
         let mut slots = Vec::with_capacity(asks.len());
-        let mut allowing = Vec::new();
+        let (mut allowing, mut denying) = (Vec::new(), Vec::new());
         for (rank, ask) in (0..).zip(&asks) {
             if let Some(nodes) = names.allowed(ask.list) {
                 allowing.extend(nodes.iter().map(|node| (*node, rank)));
                 slots.push(None);
             } else {
+                denying.extend(names.denied(ask.list).unwrap_or_default().iter().map(|node| (*node, rank)));
                 let shelf = &mut contents[usize::from(ask.kind)];
                 slots.push(Some(number(shelf.len())));
                 shelf.push((rank, usable(ask), ask.min.get()));
@@ -119,8 +130,10 @@ impl<'a> Matcher<'a> {
             share,
             shelves: contents.iter().map(|asks| Shelf::new(asks)).collect(),
             compatible,
+            usable: asks.iter().map(usable).collect(),
             owned: owned(names, &asks, &bids),
             allowing: Streams::new(allowing),
+            denying: Streams::new(denying),
             asks,
             bids,
             slots,
@@ -148,7 +161,8 @@ impl<'a> Matcher<'a> {
             self.found.work += 1;
             let (Some(need), Some(compatible)) = (need(&bid), &compatible[usize::from(bid.kind)]) else { continue };
             let conflicts = self.names.conflicts_of(bid.node);
-            self.serve(Serving { bid, need, limit: number(limit), compatible, conflicts });
+            let (allowing, denying) = (self.allowing.of(bid.node), self.denying.of(bid.node));
+            self.serve(Serving { bid, need, limit: number(limit), compatible, conflicts, allowing, denying });
         }
         self.found
     }
@@ -157,7 +171,7 @@ impl<'a> Matcher<'a> {
         self.open(&serving);
         while let Some(Reverse((rank, source))) = self.heads.pop() {
             self.found.work += TEST_WORK;
-            if let Some(units) = self.units(&serving, rank) {
+            if let Some(units) = self.units(&mut serving, rank) {
                 self.meet(&mut serving.bid, rank, units);
                 if self.found.meetings.len() >= self.max_pairs {
                     return;
@@ -180,10 +194,8 @@ impl<'a> Matcher<'a> {
         self.heads.clear();
         if let Some(nodes) = self.names.allowed(serving.bid.list) {
             for node in nodes {
-                self.found.work += 1;
-                if let Some(span) = self.owned.of(*node) {
-                    self.advance(Source::Owned(span), serving);
-                }
+                self.found.work += TEST_WORK;
+                self.advance(Source::Owned(self.owned.of(*node)), serving);
             }
             return;
         }
@@ -191,9 +203,7 @@ impl<'a> Matcher<'a> {
             self.shelves[index(*shelf)].limit(serving.limit);
             self.advance_on_shelf(*shelf, 0, serving.need);
         }
-        if let Some(span) = self.allowing.of(serving.bid.node) {
-            self.advance(Source::Allowing(span), serving);
-        }
+        self.advance(Source::Allowing(serving.allowing), serving);
     }
 
     /// Puts the next candidate of a source in front of the bid.
@@ -201,11 +211,11 @@ impl<'a> Matcher<'a> {
         match source {
             Source::Shelf { shelf, slot } => self.advance_on_shelf(shelf, index(slot) + 1, serving.need),
             Source::Owned(span) => {
-                let next = next_in(&mut self.owned, &self.asks, span, serving, &mut self.found.work);
+                let next = next_in(&mut self.owned, &self.usable, span, serving, &mut self.found.work);
                 self.heads.extend(next.map(|(rank, rest)| Reverse((rank, Source::Owned(rest)))));
             }
             Source::Allowing(span) => {
-                let next = next_in(&mut self.allowing, &self.asks, span, serving, &mut self.found.work);
+                let next = next_in(&mut self.allowing, &self.usable, span, serving, &mut self.found.work);
                 self.heads.extend(next.map(|(rank, rest)| Reverse((rank, Source::Allowing(rest)))));
             }
         }
@@ -219,19 +229,27 @@ impl<'a> Matcher<'a> {
     }
 
     /// The units that bid and ask exchange, when they may meet.
-    fn units(&self, serving: &Serving<'_>, rank: u32) -> Option<UnitCount> {
-        let (ask, bid) = (&self.asks[index(rank)], &serving.bid);
+    fn units(&self, serving: &mut Serving<'_>, rank: u32) -> Option<UnitCount> {
+        let (ask, bid) = (&self.asks[index(rank)], serving.bid);
         let may_meet = ask.owner != bid.owner
             && ask.account != bid.account
             && ask.node != bid.node
             && serving.compatible.kinds[usize::from(ask.kind)]
-            && self.names.accepts(ask.list, bid.node)
-            && self.names.accepts(bid.list, ask.node)
+            && (ask.list == 0 || self.accepted(serving, rank))
+            && self.names.denied(bid.list).is_none_or(|nodes| nodes.binary_search(&ask.node).is_err())
             && serving.conflicts.binary_search(&ask.node).is_err();
         if !may_meet {
             return None;
         }
         fill_units(bid.auction, (ask.left, ask.min), (bid.left, bid.min), bid.self_balance)
+    }
+
+    /// Whether the node list of the ask accepts the bid's node. (A bid's list of allowed nodes chooses its candidates.)
+    fn accepted(&self, serving: &mut Serving<'_>, rank: u32) -> bool {
+        match self.slots[index(rank)] {
+            Some(_) => !self.denying.contains(&mut serving.denying, rank),
+            None => self.allowing.contains(&mut serving.allowing, rank),
+        }
     }
 
     /// Books a pair.
@@ -240,31 +258,28 @@ impl<'a> Matcher<'a> {
         bid.left = bid.left.checked_sub(units).expect("a fill is at most what is left of the bid");
         ask.left = ask.left.checked_sub(units).expect("a fill is at most what is left of the ask");
         self.found.meetings.push(Meeting { ask: index(ask.order), bid: index(bid.order), units });
+        self.usable[index(rank)] = usable(ask);
         if let Some(slot) = self.slots[index(rank)] {
             self.shelves[usize::from(ask.kind)].set_left(index(slot), usable(ask));
         }
     }
 }
 
-/// The next ask of a stream that may serve the bid.
+/// The next ask of a stream with enough units left for the bid.
 fn next_in(
     streams: &mut Streams,
-    asks: &[Line],
+    usable: &[u32],
     mut span: Span,
     serving: &Serving<'_>,
     work: &mut u64,
 ) -> Option<(u32, Span)> {
     loop {
-        let (rank, rest) = streams.next(span, |rank| usable(&asks[index(rank)]) == 0)?;
-        *work += TEST_WORK;
+        let (rank, rest) = streams.next(span, |rank| rank < serving.limit && usable[index(rank)] == 0)?;
+        *work += 2;
         if rank >= serving.limit {
             return None;
         }
-        let ask = &asks[index(rank)];
-        if usable(ask) >= serving.need.least_left
-            && ask.min.get() <= serving.need.most_min
-            && serving.compatible.kinds[usize::from(ask.kind)]
-        {
+        if usable[index(rank)] >= serving.need.least_left {
             return Some((rank, rest));
         }
         span = rest;

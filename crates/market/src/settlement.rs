@@ -53,7 +53,7 @@ pub enum SettlementError {
     PoorTrader {
         /// The account.
         account: AccountKey,
-        /// Missing satoshis.
+        /// Missing satoshis; the highest number when they are more than all bitcoin.
         short: i64,
     },
     /// A pair names an account that was not given.
@@ -90,10 +90,22 @@ pub fn settle(
             tally_pair(&mut tallies, pair, *duration, market.price, fee)?;
         }
     }
-    let mut settlement = Settlement::default();
+    let mut settled = BTreeMap::new();
+    let mut impossible = None;
     for (key, tally) in tallies {
         let before = accounts.get(&key).ok_or(SettlementError::UnknownAccount(key))?;
-        let after = settle_account(key, before, &tally, rate)?;
+        match settle_account(key, before, &tally, rate) {
+            Ok(after) => drop(settled.insert(key, after)),
+            // Who gets more bitcoin than exist gets them from somebody who cannot pay: that account has to leave.
+            Err(SettlementError::Unit(error)) => impossible = Some(error),
+            Err(other) => return Err(other),
+        }
+    }
+    if let Some(error) = impossible {
+        return Err(error.into());
+    }
+    let mut settlement = Settlement::default();
+    for (key, after) in settled {
         let rest = if after.recreated { Sats::ZERO } else { after.ending };
         settlement.execution_fees = sum(settlement.execution_fees, after.execution_fee)?;
         settlement.chain_fees = sum(sum(settlement.chain_fees, after.chain_fee)?, rest)?;
@@ -108,7 +120,7 @@ fn tally_pair(
     duration: BlockCount,
     price: RatePerBillion,
     fee: &ExecutionFee,
-) -> Result<(), UnitError> {
+) -> Result<(), SettlementError> {
     let terms = MatchTerms {
         auction: pair.bid.order.auction,
         filled: pair.units.to_sats(),
@@ -116,6 +128,10 @@ fn tally_pair(
         price,
         duration,
     };
+    if let Err(UnitError::TooManySats(_)) = terms.premium() {
+        // A premium of more than all bitcoin: an order of one trader must not fail the round of all.
+        return Err(SettlementError::PoorTrader { account: pair.bid.order.account, short: i64::MAX });
+    }
     let maker = (pair.ask.order.account, terms.maker_delta(fee)?, fee.on(terms.filled)?);
     let taker = (pair.bid.order.account, terms.taker_delta(fee)?, fee.on(terms.premium_base()?)?);
     for (account, delta, execution_fee) in [maker, taker] {
@@ -142,7 +158,10 @@ fn settle_account(
         .ok_or(UnitError::Overflow("ending balance"))?;
     let ending = match ending.to_sats() {
         Some(ending) => ending,
-        None => return Err(SettlementError::PoorTrader { account, short: ending.get().saturating_neg() }),
+        None if ending < SatsDelta::ZERO => {
+            return Err(SettlementError::PoorTrader { account, short: ending.get().saturating_neg() });
+        }
+        None => return Err(UnitError::TooManySats(u64::try_from(ending.get()).unwrap_or(u64::MAX)).into()),
     };
     Ok(SettledAccount {
         starting: before.value,
@@ -206,6 +225,21 @@ mod tests {
         let account = AccountKey::new(point("account", 1));
         assert_eq!(poor, Err(SettlementError::PoorTrader { account, short: 7 }));
         assert!(settle(&market(10, 4960), &accounts(needed, 100_000_000), &FEE, SatPerKw::new(1000)).is_ok());
+    }
+
+    /// Otherwise one absurd bid would fail every round, or drive out the seller whom it promises too much.
+    #[test]
+    fn whoever_owes_more_bitcoin_than_exist_is_the_poor_one() {
+        let taker = AccountKey::new(point("account", 2));
+        let account_of = |settled| match settled {
+            Err(SettlementError::PoorTrader { account, short }) if short > 0 => account,
+            other => panic!("{other:?}"),
+        };
+        let beyond_all = settle(&market(u32::MAX, u32::MAX), &accounts(1, 100_000_000), &FEE, SatPerKw::new(253));
+        assert_eq!(account_of(beyond_all), taker);
+        let maker_overflows = accounts(Sats::MAX.get(), 100_000_000);
+        let too_rich = settle(&market(10, u32::MAX), &maker_overflows, &FEE, SatPerKw::new(253));
+        assert_eq!(account_of(too_rich), taker);
     }
 
     #[test]

@@ -40,7 +40,26 @@ impl BatchKey {
         let sum = self.point().combine(&minus_generator);
         sum.map(BatchKey::new).map_err(|_| KeyError::Degenerate { what: "previous batch key" })
     }
+
+    /// The keys from here back to `oldest`, both included. Nothing when `oldest` is not among the [`MAX_BATCH_HISTORY`]
+    /// keys that end here.
+    ///
+    /// # Source
+    /// Protocol notes, scripts §1 "Batch key sequence".
+    pub fn back_to(&self, oldest: &BatchKey) -> Option<Vec<BatchKey>> {
+        let mut keys = vec![*self];
+        while keys.last() != Some(oldest) {
+            if keys.len() == MAX_BATCH_HISTORY {
+                return None;
+            }
+            keys.push(keys.last()?.prev().ok()?);
+        }
+        Some(keys)
+    }
 }
+
+/// Batches that are listed at most when the batches between two are asked for.
+pub const MAX_BATCH_HISTORY: usize = 10_000;
 
 /// The first batch key of every venue.
 pub const INITIAL_BATCH_KEY: &str = "02824d0cbac65e01712124c50ff2cc74ce22851d7b444c1bf2ae66afefb8eaf27f";

@@ -107,9 +107,9 @@ pub enum TicketError {
     #[error("the bid is of account {found}, the offer was signed by {expected}")]
     Account {
         /// Signer of the offer.
-        expected: AccountKey,
+        expected: Box<AccountKey>,
         /// Account of the bid.
-        found: AccountKey,
+        found: Box<AccountKey>,
     },
     /// The order is no bid of the inbound market.
     #[error("only bids of the inbound market can carry a ticket")]
@@ -538,7 +538,8 @@ impl Ticket {
         self.verify_offer()?;
         let (signer, _) = self.signed_offer()?;
         if signer != order.account {
-            return Err(TicketError::Account { expected: signer, found: order.account });
+            let (expected, found) = (Box::new(signer), Box::new(order.account));
+            return Err(TicketError::Account { expected, found });
         }
         let bid = order.bid().filter(|_| order.auction == AuctionType::Inbound).ok_or(TicketError::Market)?;
         if order.version < OrderVersion::V4 {

@@ -186,8 +186,8 @@ proptest! {
         let keys = [a.public_key(&secp), b.public_key(&secp)];
         prop_assume!(keys[0] != keys[1]);
         prop_assert_eq!(aggregate(keys, draft), aggregate([keys[1], keys[0]], draft));
-        let (first_nonce, first_public) = nonce_from(random, &keys[0]).unwrap();
-        let (second_nonce, second_public) = nonce_from(random, &keys[1]).unwrap();
+        let (first_nonce, first_public) = nonce_from(draft, random, &keys[0]).unwrap();
+        let (second_nonce, second_public) = nonce_from(draft, random, &keys[1]).unwrap();
         let context = SigningContext { version: draft, keys, merkle_root: root, nonces: [second_public, first_public], message };
         let first = context.partial_sign(&a, first_nonce).unwrap();
         let second = context.partial_sign(&b, second_nonce).unwrap();

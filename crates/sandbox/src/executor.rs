@@ -43,6 +43,8 @@ pub struct TaskId(u64);
 struct Task {
     name: String,
     future: Pin<Box<dyn Future<Output = ()>>>,
+    /// One for the life of the task, so that who waits for the same thing again is known as the same.
+    waker: Waker,
 }
 
 type Ready = Arc<Mutex<BTreeSet<u64>>>;
@@ -102,7 +104,8 @@ impl Executor {
     pub fn spawn(&mut self, name: &str, future: impl Future<Output = ()> + 'static) -> TaskId {
         let id = self.next;
         self.next = self.next.saturating_add(1);
-        self.tasks.insert(id, Task { name: name.to_owned(), future: Box::pin(future) });
+        let task = Task { name: name.to_owned(), future: Box::pin(future), waker: self.waker(id) };
+        self.tasks.insert(id, task);
         lock(&self.ready).insert(id);
         TaskId(id)
     }
@@ -172,10 +175,9 @@ impl Executor {
                 }
                 continue;
             }
-            let waker = self.waker(id);
             let Some(task) = self.tasks.get_mut(&id) else { continue };
             self.polls = self.polls.saturating_add(1);
-            if task.future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+            if task.future.as_mut().poll(&mut Context::from_waker(&task.waker)).is_ready() {
                 self.tasks.remove(&id);
             }
         }

@@ -47,7 +47,8 @@ impl NodeState {
         if !request.keys.contains(&own) {
             return Err(refused(call, "our key is not among the signers' keys"));
         }
-        let (secret_nonce, public_nonce) = nonce_from(random, &own).map_err(|error| refused(call, error))?;
+        let (secret_nonce, public_nonce) =
+            nonce_from(request.version, random, &own).map_err(|error| refused(call, error))?;
         let id = SessionId(sha256::Hash::hash(&public_nonce.0).to_byte_array());
         let session = Session {
             request: request.clone(),

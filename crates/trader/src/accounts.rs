@@ -133,13 +133,14 @@ async fn initiated<E: TraderEnv>(
     })
 }
 
-/// Finds or makes the funding transaction of an initiated account, and stores it as pending.
+/// Finds or makes the funding transaction of an initiated account, and stores it as pending. An account that would
+/// expire too soon is not paid any more: it is canceled, and makes room for another one.
 ///
 /// # Errors
 /// [`NodeError`]; the account stays initiated, and the same call may be repeated.
 ///
 /// # Source
-/// Protocol notes, accounts §4.
+/// Protocol notes, accounts §2 and §4.
 pub(crate) async fn fund<E: TraderEnv>(
     env: &E,
     desk: &Desk,
@@ -151,9 +152,14 @@ pub(crate) async fn fund<E: TraderEnv>(
     let output = account.terms.output(account.value).map_err(|error| bad(&error.to_string()))?;
     let (transaction, outpoint) = match env.wallet().find_payment(&output).await? {
         Some(found) => found,
+        None if expires_too_soon(account, env.chain().best_height().await?) => {
+            tracing::warn!(account = %key, expiry = %account.terms.expiry, "too late to fund the account: canceled");
+            store_event(desk, key, AccountEvent::FundingMissing, |account| account).await;
+            return desk.account(key).ok_or_else(|| bad("the account is gone"));
+        }
         None => {
             let rate = rate_or_estimate(env, desk, fee_rate).await?;
-            let label = label(&desk.config.user_label, &Note::create(account));
+            let label = label(&Note::create(account));
             let transaction = env.wallet().send_outputs(std::slice::from_ref(&output), rate, &label).await?;
             let vout =
                 find_output(&transaction, &output.script_pubkey).ok_or_else(|| bad("it does not pay the account"))?;
@@ -162,13 +168,25 @@ pub(crate) async fn fund<E: TraderEnv>(
         }
     };
     tracing::info!(account = %key, %outpoint, "account funded");
-    let funded = Account { outpoint: Some(outpoint), latest_tx: Some(transaction), ..account.clone() };
-    let edit = move |book: &crate::book::Book| {
-        let Some(Account { state, .. }) = book.after(key, AccountEvent::Funded) else { return Vec::new() };
-        vec![Update::Account(Box::new(Account { state, ..funded }))]
-    };
-    desk.update(edit).await;
+    let (outpoint, latest_tx) = (Some(outpoint), Some(transaction));
+    store_event(desk, key, AccountEvent::Funded, move |account| Account { outpoint, latest_tx, ..account }).await;
     desk.account(key).ok_or_else(|| bad("the account is gone"))
+}
+
+/// Stores what an event makes of an account, when it is legal.
+async fn store_event(
+    desk: &Desk,
+    key: AccountKey,
+    event: AccountEvent,
+    edit: impl FnOnce(Account) -> Account + Send + 'static,
+) {
+    desk.update(move |book| book.after(key, event).map(edit).map(Box::new).map(Update::Account).into_iter().collect())
+        .await;
+}
+
+/// Whether a new account of this expiry would be refused now.
+pub(crate) fn expires_too_soon(account: &Account, best: BlockHeight) -> bool {
+    best.checked_add(MIN_EXPIRY_AHEAD).is_none_or(|soonest| account.terms.expiry < soonest)
 }
 
 /// The given rate, else the node's estimate, never below the floor.
@@ -267,21 +285,14 @@ impl Note {
     }
 }
 
-/// A label of the node's wallet, at most 500 bytes.
-pub(crate) fn label(prefix: &str, note: &Note) -> String {
+/// A label of the node's wallet. It fits: a wallet keeps 500 bytes, and a note's numbers have bounds.
+pub(crate) fn label(note: &Note) -> String {
     #[derive(serde::Serialize)]
     struct Labelled<'a> {
         account: &'a Note,
     }
-    const MAX_BYTES: usize = 500;
     let json = serde_json::to_string(&Labelled { account: note }).expect("a note is plain data with string keys");
-    let mut text = if prefix.is_empty() { format!("poold -- {json}") } else { format!("{prefix} poold -- {json}") };
-    let mut end = text.len().min(MAX_BYTES);
-    while !text.is_char_boundary(end) {
-        end = end.saturating_sub(1);
-    }
-    text.truncate(end);
-    text
+    format!("poold -- {json}")
 }
 
 #[cfg(test)]
@@ -304,11 +315,17 @@ mod tests {
         let note = Note::create(&fixtures::account(1));
         let key = fixtures::account_key(1);
         let expected = format!(
-            "me poold -- {{\"account\":{{\"key\":\"{key}\",\"action\":\"create\",\"expiry_height\":5000,\"output_index\":0,\
+            "poold -- {{\"account\":{{\"key\":\"{key}\",\"action\":\"create\",\"expiry_height\":5000,\"output_index\":0,\
              \"expiry_spend\":false,\"tx_fee\":null,\"balance_diff\":1000000}}}}"
         );
-        assert_eq!(label("me", &note), expected);
-        assert!(label("", &note).starts_with("poold -- {"));
-        assert!(label(&"é".repeat(400), &note).len() <= 500);
+        assert_eq!(label(&note), expected);
+        let longest = Note {
+            expiry_height: u32::MAX,
+            output_index: u32::MAX,
+            tx_fee: Some(u64::MAX),
+            balance_diff: i64::MIN,
+            ..note
+        };
+        assert!(label(&longest).len() <= 500);
     }
 }

@@ -3,22 +3,26 @@
 //! A step runs beside the stream, so that a repeated proposal ends it at once. Everything that a step may leave behind
 //! is named before it begins; the next proposal cleans it up first.
 
-use crate::book::{Book, OrderEvent, OrderEventKind, Update};
+use crate::book::{Book, OrderEvent, OrderEventKind, Remains, Update};
 use crate::desk::{Desk, Moment};
-use crate::funding::{self, Refusal, Remains};
+use crate::funding::{self, Refusal};
+use crate::pending;
 use crate::receipt::release_batch;
 use crate::staging::{self, Basis};
 use bitcoin::OutPoint;
-use std::collections::BTreeMap;
+use futures_util::future::{Either, select};
+use futures_util::pin_mut;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidegate_ports::{
-    Chain, ClientMessage, Clock, Musig2Request, NodeInfo, ScriptSpend, SessionId, SignInput, Signer, Timestamp,
-    TraderEnv,
+    Chain, ClientMessage, Clock, LinkError, Musig2Request, NodeInfo, ScriptSpend, SessionId, SignInput, Signer,
+    Timestamp, TraderEnv, VenueLink,
 };
 use tidegate_protocol::account::{Account, AccountVersion};
 use tidegate_protocol::batch::{AccountSignature, BatchSignatures, ChannelInfo, Prepare, Reject, SignBegin};
-use tidegate_protocol::keys::{AccountKey, KeyDescriptor, NodeId};
+use tidegate_protocol::keys::{AccountKey, KeyDescriptor, NodeId, OrderNonce};
 use tidegate_protocol::musig2::{Musig2Version, PublicNonce};
+use tidegate_protocol::order::NodeTier;
 use tidegate_protocol::script::key_spend_sighash;
 use tidegate_protocol::units::{BlockCount, BlockHeight};
 use tidegate_protocol::verify::{LocalView, NodeRating, VerifiedBatch, VerifiedMatch, verify_prepare, verify_sign};
@@ -32,6 +36,9 @@ pub(crate) struct Verified {
     pub(crate) log: Vec<(Timestamp, OrderEventKind)>,
 }
 
+/// Longest wait inside a step for an answer of the venue, in milliseconds: the peers want most of a step's time.
+const ANSWER_MS: u64 = 3_000;
+
 /// What a refusal leaves to do: the message, and the shims that go first.
 pub(crate) fn reject(batch_id: Vec<u8>, refusal: Refusal) -> ClientMessage {
     tracing::warn!(batch = %hex(&batch_id), reason = %refusal.message, class = ?refusal.reason, "batch refused");
@@ -43,31 +50,61 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Cleans up what earlier proposals left: shims, channels, and the place of a signed one.
+/// An answer of the venue, unless it comes too late.
+async fn in_time<E: TraderEnv, T>(env: &E, answer: impl Future<Output = Result<T, LinkError>>) -> Result<T, Refusal> {
+    let late = env.clock().sleep_until(env.clock().now().plus_ms(ANSWER_MS));
+    pin_mut!(answer, late);
+    match select(answer, late).await {
+        Either::Left((answer, _)) => answer.map_err(|error| Refusal::unknown(error.to_string())),
+        Either::Right(((), _)) => Err(Refusal::unknown("the venue does not answer in time")),
+    }
+}
+
+/// Cleans up what earlier proposals left: shims, channels, and the place of a signed one that spends the same outputs.
+/// A signed one that does not is left alone: it may still become final. Then it says durably what this one may leave.
 ///
 /// # Source
 /// Protocol notes, batch §6 (a) to (c).
-async fn clean_up_earlier<E: TraderEnv>(env: &E, desk: &Desk) -> Result<(), Refusal> {
-    // A step that was cut may still have its commit in the queue: this one waits until it is through.
-    desk.update(|_| Vec::new()).await;
-    let earlier = desk.look(|book, moment| {
-        let remains = moment.remains.iter().cloned();
-        let alive = |remains: Remains| remains.without(|channel| book.leases.contains_key(channel));
-        remains.map(alive).collect::<Vec<_>>()
-    });
-    let staged: Vec<Remains> = desk.read(|book| {
-        let active = book.staged.values().filter(|batch| batch.standing == crate::book::Standing::Active);
-        active.map(Remains::of_staged).collect()
-    });
-    for remains in earlier.iter().chain(&staged) {
-        let cleaned = funding::clean_up(env, remains).await;
-        cleaned.map_err(|error| Refusal::unknown(format!("cleaning up the earlier proposal: {error}")))?;
-    }
-    desk.note(|moment| moment.remains.clear());
-    if !staged.is_empty() {
-        desk.update(|book| staging::supersede(book, |_| true)).await;
-    }
+async fn clean_up_earlier<E: TraderEnv>(env: &E, desk: &Desk, batch: &VerifiedBatch) -> Result<(), Refusal> {
+    let inputs = &batch.prepare().transaction.input;
+    let spent: BTreeSet<OutPoint> = inputs.iter().map(|input| input.previous_output).collect();
+    desk.update(move |book| staging::supersede(book, |staged| staged.spends_any(&spent))).await;
+    let given_up = pending::give_up(env, desk).await;
+    let given_up = given_up.map_err(|error| Refusal::unknown(format!("cleaning up the earlier proposal: {error}")))?;
+    let remains = Remains::of(batch);
+    let forgotten = given_up.into_iter().filter(|txid| *txid != remains.txid);
+    let mut updates: Vec<Update> = forgotten.map(Update::Forget).collect();
+    updates.push(Update::Remains(Box::new(remains)));
+    desk.update(move |_| updates).await;
     Ok(())
+}
+
+/// What the venue says of the nodes whose tier matters to bids of ours. A node that it does not tell about in time is
+/// missing.
+async fn ratings<E: TraderEnv>(env: &E, desk: &Desk, prepare: &Prepare) -> BTreeMap<NodeId, NodeRating> {
+    let nodes: BTreeSet<NodeId> = desk.read(|book| {
+        let selective = |nonce: &OrderNonce| {
+            let bid = book.orders.get(nonce).and_then(|own| own.order.bid());
+            bid.is_some_and(|bid| bid.min_node_tier > NodeTier::Tier0)
+        };
+        let orders = prepare.markets.values().flat_map(|market| &market.orders);
+        let theirs = orders.filter(|(ours, _)| selective(ours)).flat_map(|(_, matches)| matches);
+        theirs.map(|matched| matched.order.node).collect()
+    });
+    if nodes.is_empty() {
+        return BTreeMap::new();
+    }
+    let asked: Vec<NodeId> = nodes.iter().copied().collect();
+    match in_time(env, env.link().ratings(&asked)).await {
+        Ok(answer) => {
+            let answer = answer.into_iter().filter(|(node, _)| nodes.contains(node));
+            answer.map(|(node, tier)| (node, NodeRating { tier, age_seconds: 0 })).collect()
+        }
+        Err(refusal) => {
+            tracing::warn!(reason = refusal.message, "ratings are not known");
+            BTreeMap::new()
+        }
+    }
 }
 
 /// Verifies a proposal against the book as it is now.
@@ -75,11 +112,13 @@ async fn clean_up_earlier<E: TraderEnv>(env: &E, desk: &Desk) -> Result<(), Refu
 /// # Errors
 /// [`Refusal`] with the class of the first check that fails.
 async fn verify<E: TraderEnv>(env: &E, desk: &Desk, node: &NodeInfo, prepare: &Prepare) -> Result<Verified, Refusal> {
+    let ratings = ratings(env, desk, prepare).await;
     let best_height = best_height(env).await?;
-    let batch_version = desk.batch_version();
     let log = vec![(env.clock().now(), OrderEventKind::Prepared)];
+    let batch_version = desk.batch_version();
     desk.look(|book, moment| {
-        let view = view(book, moment, node, best_height, batch_version);
+        let known = view(book, moment, node, best_height, batch_version);
+        let view = LocalView { ratings: &ratings, reject_unrated: desk.config.reject_unrated, ..known };
         match verify_prepare(&view, prepare) {
             Ok(batch) => Ok(Verified { basis: Basis::of(book, &batch), batch: Arc::new(batch), log }),
             Err(error) => Err(Refusal { message: error.to_string(), reason: error.reject_reason() }),
@@ -91,7 +130,7 @@ async fn best_height<E: TraderEnv>(env: &E) -> Result<BlockHeight, Refusal> {
     env.chain().best_height().await.map_err(|error| Refusal::unknown(format!("best height: {error}")))
 }
 
-/// The venue is not asked for its ratings here: a bid's wish for a tier is reported as unverified.
+/// Ratings count when a batch is proposed, not when it is signed.
 static NO_RATINGS: BTreeMap<NodeId, NodeRating> = BTreeMap::new();
 
 fn view<'a>(
@@ -119,24 +158,25 @@ fn node(desk: &Desk) -> Result<NodeInfo, Refusal> {
 
 /// First step: verifies, cleans up after earlier proposals, reaches the peers. Then the batch may be accepted.
 ///
-/// A proposal that is not verified touches nothing: channels of an earlier one are only given up for a proposal that
-/// spends the same outputs. What the batch may leave behind is noted before anything is registered at the node.
+/// A proposal that is not verified touches nothing: channels of a signed one are only given up for a proposal that
+/// spends the same outputs. What the batch may leave behind is stored before anything is registered at the node.
 ///
 /// # Errors
 /// [`Refusal`].
 pub(crate) async fn prepare<E: TraderEnv>(env: &E, desk: &Desk, prepare: Box<Prepare>) -> Result<Verified, Refusal> {
     let deadline = env.clock().now().plus_ms(desk.config.step_timeout_ms);
     let node = node(desk)?;
+    // A finalize message may have been lost: what the venue made of a signed batch decides what this one is judged by.
+    in_time(env, pending::resolve(env, desk)).await.map_err(|refusal| {
+        Refusal::unknown(format!("it is unknown what became of the batch that was signed: {}", refusal.message))
+    })?;
     let verified = verify(env, desk, &node, &prepare).await?;
-    clean_up_earlier(env, desk).await?;
+    clean_up_earlier(env, desk, &verified.batch).await?;
     tracing::info!(batch = %prepare.batch_id, matches = verified.batch.matches().len(), "batch verified");
     for tier in verified.batch.unverified_tiers() {
         tracing::warn!(order = %tier.order, node = %tier.node, "tier unverified");
     }
-    desk.note(|moment| {
-        moment.remains.push(Remains::of(&verified.batch));
-        moment.verified = Some(verified.clone());
-    });
+    desk.note(|moment| moment.verified = Some(verified.clone()));
     funding::prepare(env, &node, &verified.batch, deadline).await?;
     Ok(verified)
 }
@@ -315,7 +355,17 @@ impl Verified {
             units: matched.units,
             kind: kind.clone(),
         };
-        let entries = self.log.iter().flat_map(|entry| self.batch.matches().iter().map(move |m| (entry, m)));
-        entries.map(|(entry, matched)| Update::Event(Box::new(event(entry, matched)))).collect()
+        let unverified: BTreeSet<_> =
+            self.batch.unverified_tiers().iter().map(|tier| (tier.order, tier.node)).collect();
+        let mut entries = Vec::new();
+        for entry in &self.log {
+            for matched in self.batch.matches() {
+                entries.push(event(entry, matched));
+                if entry.1 == OrderEventKind::Prepared && unverified.contains(&(matched.ours, matched.node)) {
+                    entries.push(event(&(entry.0, OrderEventKind::TierUnverified), matched));
+                }
+            }
+        }
+        entries.into_iter().map(|entry| Update::Event(Box::new(entry))).collect()
     }
 }

@@ -7,13 +7,14 @@ use crate::machine::{AccountEvent, next};
 use bitcoin::{OutPoint, Transaction, Txid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tidegate_ports::{Change, Row, StoreError, Timestamp};
 use tidegate_protocol::account::{Account, AccountVersion};
 use tidegate_protocol::fees::{ExecutionFee, reserved_for};
 use tidegate_protocol::keys::{AccountKey, BatchId, KeyDescriptor, NodeId, OrderNonce, PendingChannelId};
 use tidegate_protocol::order::{OrderState, OwnOrder};
 use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion, SatPerKw, Sats, UnitCount, UnitError};
+use tidegate_protocol::verify::VerifiedBatch;
 
 /// A booked match: one channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,9 +131,53 @@ impl StagedBatch {
         self.transaction.compute_txid()
     }
 
+    /// Whether this batch spends an account of ours through one of these outputs.
+    pub fn spends_any(&self, outputs: &BTreeSet<OutPoint>) -> bool {
+        self.accounts.iter().any(|staged| outputs.contains(&staged.spent))
+    }
+
     /// Whether this batch and another one spend an output in common, so that one at most confirms.
     pub fn conflicts_with(&self, other: &StagedBatch) -> bool {
         self.accounts.iter().any(|mine| other.accounts.iter().any(|theirs| mine.spent == theirs.spent))
+    }
+}
+
+/// What a proposal may have left at the node, and is to be cleaned up unless its batch comes true.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remains {
+    /// The proposed transaction.
+    pub txid: Txid,
+    /// Shims and acceptor rules of our bids.
+    pub pending: Vec<PendingChannelId>,
+    /// Channels that may be pending.
+    pub channels: Vec<OutPoint>,
+}
+
+impl Remains {
+    /// What a verified proposal may leave, also when it is never signed.
+    pub fn of(batch: &VerifiedBatch) -> Remains {
+        let bids = batch.matches().iter().filter(|matched| !matched.maker);
+        Remains {
+            txid: batch.prepare().transaction.compute_txid(),
+            pending: bids.map(|matched| matched.shim.pending_id).collect(),
+            channels: batch.matches().iter().map(|matched| matched.shim.channel_point).collect(),
+        }
+    }
+
+    /// What a signed batch leaves when it does not come true.
+    pub fn of_staged(batch: &StagedBatch) -> Remains {
+        let bids = batch.matches.iter().filter(|staged| !staged.lease.maker);
+        Remains {
+            txid: batch.txid(),
+            pending: bids.map(|staged| staged.pending_id).collect(),
+            channels: batch.matches.iter().map(|staged| staged.lease.channel).collect(),
+        }
+    }
+
+    /// Without the channels that are alive: those are never given up.
+    pub(crate) fn without(mut self, alive: impl Fn(&OutPoint) -> bool) -> Remains {
+        self.channels.retain(|channel| !alive(channel));
+        self
     }
 }
 
@@ -180,6 +225,8 @@ pub enum OrderEventKind {
         /// Sentence.
         reason: String,
     },
+    /// The bid asks for a rated node, and the other node's rating was not known.
+    TierUnverified,
     /// We signed it.
     Signed,
     /// It is final.
@@ -218,6 +265,10 @@ pub(crate) enum Update {
     DropLease(OutPoint),
     /// Remembers, or forgets, an account that is being reserved.
     Reserving(Box<Option<Reserving>>),
+    /// Something of a proposal may be at the node.
+    Remains(Box<Remains>),
+    /// Nothing of this proposal is at the node any more, or its batch says what is.
+    Forget(Txid),
 }
 
 /// An account for which a reservation was asked, but of which nothing else is known yet.
@@ -242,12 +293,13 @@ const STAGED: &str = "staged";
 const LEASE: &str = "lease";
 const BATCH: &str = "batch";
 const EVENT: &str = "event";
+const REMAINS: &str = "remains";
 const META: &str = "meta";
 const NODE_KEY: &str = "node";
 const RESERVING_KEY: &str = "reserving";
 
 /// Tables of a trader's store.
-pub const TABLES: [&str; 7] = [ACCOUNT, ORDER, STAGED, LEASE, BATCH, EVENT, META];
+pub const TABLES: [&str; 8] = [ACCOUNT, ORDER, STAGED, LEASE, BATCH, EVENT, REMAINS, META];
 
 /// The durable state in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -258,6 +310,8 @@ pub struct Book {
     pub orders: BTreeMap<OrderNonce, OwnOrder>,
     /// Signed batches that are not settled by the chain, by transaction.
     pub staged: BTreeMap<Txid, StagedBatch>,
+    /// What proposals may have left at the node, by transaction.
+    pub remains: BTreeMap<Txid, Remains>,
     /// Leases by channel.
     pub leases: BTreeMap<OutPoint, Lease>,
     /// Final batches by name.
@@ -291,6 +345,7 @@ impl Book {
             LEASE => Update::Lease(parse(row)?),
             BATCH => Update::Batch(parse(row)?),
             EVENT => Update::Event(parse(row)?),
+            REMAINS => Update::Remains(parse(row)?),
             META if row.key == NODE_KEY => Update::Node(parse(row)?),
             META => Update::Reserving(parse(row)?),
             _ => return Err(corrupt(row, "unknown table".into())),
@@ -320,6 +375,10 @@ impl Book {
                 self.leases.remove(&channel);
             }
             Update::Reserving(reserving) => self.reserving = *reserving,
+            Update::Remains(remains) => self.remains.extend([(remains.txid, *remains)]),
+            Update::Forget(txid) => {
+                self.remains.remove(&txid);
+            }
         }
     }
 
@@ -384,6 +443,8 @@ impl Update {
             Update::Node(_) => NODE_KEY.into(),
             Update::DropLease(channel) => channel.to_string(),
             Update::Reserving(_) => RESERVING_KEY.into(),
+            Update::Remains(remains) => remains.txid.to_string(),
+            Update::Forget(txid) => txid.to_string(),
         }
     }
 
@@ -400,6 +461,8 @@ impl Update {
             Update::Node(row) => put(META, key, row),
             Update::DropLease(_) => Change::Delete { table: LEASE, key },
             Update::Reserving(row) => put(META, key, row),
+            Update::Remains(row) => put(REMAINS, key, row),
+            Update::Forget(_) => Change::Delete { table: REMAINS, key },
         }
     }
 }
@@ -454,6 +517,7 @@ mod tests {
                 settlement: Settlement::Chain,
                 settled_at: Timestamp(9),
             })),
+            Update::Remains(Box::new(Remains::of_staged(&staged))),
             Update::Stage(Box::new(staged)),
             Update::Event(Box::new(event.clone())),
             Update::Event(Box::new(event)),

@@ -4,12 +4,13 @@
 //! it is published until the chain knows it.
 
 use crate::accounts::{self, Note};
-use crate::book::{Book, Update};
+use crate::book::{Book, StagedBatch, Standing, Update};
 use crate::config::CloseAccount;
 use crate::desk::Desk;
 use crate::error::CloseError;
 use crate::machine::{AccountEvent, next};
 use crate::orders;
+use crate::pending;
 use crate::receipt::{Receipt, release_close};
 use crate::staging::expired_orders;
 use bitcoin::secp256k1::schnorr::Signature as SchnorrSignature;
@@ -54,8 +55,8 @@ pub(crate) async fn close<E: TraderEnv>(env: &E, desk: &Desk, request: CloseAcco
     };
     let unsigned = close_to_script(&account, to, rate, path)?;
     let transaction = signed(env, &account, unsigned, path).await?;
-    let receipt = store(desk, &account, &transaction, path, best).await?;
-    publish(env, desk, &account, transaction, path, &receipt).await
+    let receipt = store(desk, &account, &transaction, best).await?;
+    publish(env, &account, transaction, path, &receipt).await
 }
 
 fn path(account: &Account, best: BlockHeight) -> ClosePath {
@@ -70,14 +71,20 @@ fn address_kind(version: AccountVersion) -> AddressKind {
     }
 }
 
-/// No order of the account is active, neither here nor at the venue, and no signed batch spends it.
+/// No order of the account is active, neither here nor at the venue, and no signed batch that spends it is final.
 async fn check_quiet<E: TraderEnv>(env: &E, desk: &Desk, key: AccountKey) -> Result<(), CloseError> {
     let active: Vec<_> = desk.read(|book| book.active_orders(key).map(|own| own.order.nonce).collect());
     for nonce in active {
         orders::reconcile(env, desk, nonce).await?;
     }
+    let in_batch = || desk.read(|book| book.active_stage(key).is_some());
     match desk.read(|book| book.active_orders(key).count()) {
-        0 if desk.read(|book| book.active_stage(key).is_some()) => Err(CloseError::InBatch),
+        0 if in_batch() => {
+            // The venue may have decided meanwhile: then the next attempt finds the account as it is by then. As long as
+            // it has not, its half of a close says that it gave the round up: it refuses while the round goes on.
+            pending::resolve(env, desk).await?;
+            if in_batch() { Ok(()) } else { Err(CloseError::InBatch) }
+        }
         0 => Ok(()),
         count => Err(CloseError::ActiveOrders(count)),
     }
@@ -240,7 +247,6 @@ async fn store(
     desk: &Desk,
     account: &Account,
     transaction: &Transaction,
-    path: ClosePath,
     best: BlockHeight,
 ) -> Result<Receipt, CloseError> {
     let (before, latest_tx) = (account.clone(), Some(transaction.clone()));
@@ -250,12 +256,10 @@ async fn store(
         if (now.outpoint, now.value, now.terms) != (before.outpoint, before.value, before.terms) {
             return Err(CloseError::Changed);
         }
-        if book.active_stage(key).is_some() && path == ClosePath::Cooperative {
-            return Err(CloseError::InBatch);
-        }
         let after = book.after(key, AccountEvent::CloseRequested).ok_or(CloseError::State(now.state))?;
         let mut updates =
             vec![Update::Account(Box::new(Account { value: Sats::ZERO, height_hint: best, latest_tx, ..after }))];
+        updates.extend(overtaken(book, key));
         updates.extend(expired_orders(book, key));
         Ok((updates, ()))
     };
@@ -263,9 +267,15 @@ async fn store(
     Ok(receipt)
 }
 
+/// A signed batch loses its place to the close. Its channels stay at the node: our signature is out, and only the chain
+/// decides between the two.
+fn overtaken(book: &Book, key: AccountKey) -> Option<Update> {
+    let batch = book.active_stage(key)?;
+    Some(Update::Stage(Box::new(StagedBatch { standing: Standing::Superseded, ..batch.clone() })))
+}
+
 async fn publish<E: TraderEnv>(
     env: &E,
-    desk: &Desk,
     account: &Account,
     transaction: Transaction,
     path: ClosePath,
@@ -276,7 +286,7 @@ async fn publish<E: TraderEnv>(
     let released = release_close(receipt, account.key(), transaction)?;
     let txid = released.transaction().compute_txid();
     let note = Note::close(account, path != ClosePath::Cooperative, fee);
-    let label = accounts::label(&desk.config.user_label, &note);
+    let label = accounts::label(&note);
     match env.wallet().publish(released.transaction(), &label).await {
         Ok(()) => tracing::info!(account = %account.key(), %txid, "account close published"),
         // The close is stored: upkeep publishes it until the chain knows it.

@@ -25,12 +25,13 @@ pub struct TraderConfig {
     pub reconnect_max_ms: u64,
     /// Blocks within which transactions of ours shall confirm, when no fee rate is given.
     pub fee_conf_target: u32,
-    /// Prefix of the labels that the node's wallet keeps with our transactions; may be empty.
-    pub user_label: String,
+    /// Refuse a batch that matches a bid which asks for a rated node with one whose rating is not known; otherwise the
+    /// order log says so.
+    pub reject_unrated: bool,
 }
 
 impl Default for TraderConfig {
-    /// Batch version 58, phases of 15 s, pauses of 5 s to 60 s, 6 blocks.
+    /// Batch version 58, phases of 15 s, pauses of 5 s to 60 s, 6 blocks, unrated nodes accepted.
     fn default() -> TraderConfig {
         TraderConfig {
             batch_version: BatchVersion(58),
@@ -38,7 +39,7 @@ impl Default for TraderConfig {
             reconnect_min_ms: 5_000,
             reconnect_max_ms: 60_000,
             fee_conf_target: 6,
-            user_label: String::new(),
+            reject_unrated: false,
         }
     }
 }

@@ -8,7 +8,6 @@ use crate::batch::Verified;
 use crate::book::{Book, Update};
 use crate::config::TraderConfig;
 use crate::error::Halt;
-use crate::funding::Remains;
 use crate::receipt::{self, Receipt};
 use core::convert::Infallible;
 use core::future::{pending, poll_fn};
@@ -45,8 +44,6 @@ pub(crate) struct Moment {
     pub(crate) unsure: BTreeSet<OrderNonce>,
     /// Accounts that the venue did not know when we subscribed them.
     pub(crate) unannounced: BTreeSet<AccountKey>,
-    /// What proposals of this run may have left at the node, and is to be cleaned up before the next.
-    pub(crate) remains: Vec<Remains>,
     /// The batch under way, once it is verified and until it is signed or refused.
     pub(crate) verified: Option<Verified>,
 }
@@ -219,12 +216,15 @@ impl Desk {
             match receipt::commit(store, sequence, &changes, &updates).await {
                 Ok(receipt) => {
                     sequence = receipt.sequence();
+                    let changed = !updates.is_empty();
                     let mut state = self.lock();
                     state.moment.sequence = sequence;
                     updates.into_iter().for_each(|update| state.book.apply(update));
                     drop(state);
                     drop(write.done.send(receipt));
-                    self.ring();
+                    if changed {
+                        self.ring();
+                    }
                 }
                 Err(error) => return Halt::Store(error),
             }

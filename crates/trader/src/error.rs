@@ -67,6 +67,13 @@ impl Halt {
 #[error("the trader is not running")]
 pub struct Gone;
 
+impl Gone {
+    /// What the caller does.
+    pub fn reaction(&self) -> Reaction {
+        Reaction::Exit
+    }
+}
+
 /// A receipt that does not cover what is about to be released: a defect of this program.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ReleaseError {
@@ -93,6 +100,16 @@ pub enum ReleaseError {
         /// The account.
         account: AccountKey,
     },
+}
+
+impl ReleaseError {
+    /// What the caller does.
+    pub fn reaction(&self) -> Reaction {
+        match self {
+            ReleaseError::NotCommitted { .. } | ReleaseError::OtherTransaction { .. } => Reaction::HaltTrading,
+            ReleaseError::OtherBatch | ReleaseError::OtherOutput { .. } => Reaction::HaltTrading,
+        }
+    }
 }
 
 /// A node that does not answer is a reason to come back, all else is not.
@@ -143,6 +160,9 @@ pub enum OpenError {
     /// The venue keeps one reservation at a time, and this account is not funded yet.
     #[error("account {0} is reserved and waits for its funding: only one account can be opened at a time")]
     InProgress(AccountKey),
+    /// Before it was funded, the account came too close to its expiry: it is canceled, and another one may be opened.
+    #[error("account {0} would expire too soon by now and was not funded")]
+    TooLate(AccountKey),
     /// A reservation was interrupted, and the venue still holds it: it must be completed with the same numbers.
     #[error("an interrupted reservation of a {value} account ({version:?}) must be completed first: open that one")]
     Unfinished {
@@ -179,10 +199,11 @@ impl OpenError {
         match self {
             OpenError::Value { .. } | OpenError::Expiry { .. } | OpenError::FeeRate(_) => Reaction::DropIntent,
             OpenError::InProgress(_) | OpenError::Unfinished { .. } | OpenError::Funding { .. } => Reaction::DropIntent,
+            OpenError::TooLate(_) => Reaction::Retry,
             OpenError::Venue(error) => link_reaction(error),
             OpenError::Node(error) => node_reaction(error),
             OpenError::Key(_) => Reaction::DropIntent,
-            OpenError::Gone(_) => Reaction::Exit,
+            OpenError::Gone(error) => error.reaction(),
         }
     }
 }
@@ -240,8 +261,9 @@ impl CloseError {
             CloseError::InBatch | CloseError::Changed => Reaction::Retry,
             CloseError::Venue(error) => link_reaction(error),
             CloseError::Node(error) => node_reaction(error),
-            CloseError::BadSignature | CloseError::Release(_) => Reaction::HaltTrading,
-            CloseError::Gone(_) => Reaction::Exit,
+            CloseError::BadSignature => Reaction::HaltTrading,
+            CloseError::Release(error) => error.reaction(),
+            CloseError::Gone(error) => error.reaction(),
         }
     }
 }
@@ -313,7 +335,7 @@ impl SubmitError {
             SubmitError::OutcomeUnknown { .. } => Reaction::DropIntent,
             SubmitError::Venue(error) => link_reaction(error),
             SubmitError::Node(error) => node_reaction(error),
-            SubmitError::Gone(_) => Reaction::Exit,
+            SubmitError::Gone(error) => error.reaction(),
         }
     }
 }
@@ -344,7 +366,7 @@ impl CancelError {
         match self {
             CancelError::Unknown(_) | CancelError::Archived(_) | CancelError::NoPreimage => Reaction::DropIntent,
             CancelError::Venue(error) => link_reaction(error),
-            CancelError::Gone(_) => Reaction::Exit,
+            CancelError::Gone(error) => error.reaction(),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Channels of a batch: reaching the peers, registering what is expected, opening, waiting, cleaning up.
 
-use crate::book::StagedBatch;
+use crate::book::Remains;
 use bitcoin::OutPoint;
 use futures_util::future::{Either, join_all, select};
 use futures_util::{FutureExt, pin_mut, select_biased};
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_ports::{Channels, Clock, NodeError, NodeInfo, Timestamp, TraderEnv};
 use tidegate_protocol::batch::{ChannelInfo, MatchRejectCode, RejectReason};
-use tidegate_protocol::keys::{NodeId, OrderNonce, PendingChannelId};
+use tidegate_protocol::keys::{NodeId, OrderNonce};
 use tidegate_protocol::order::NodeAddress;
 use tidegate_protocol::verify::{VerifiedBatch, VerifiedMatch};
 
@@ -31,39 +31,6 @@ impl Refusal {
         Refusal {
             message: format!("{count} channels could not be funded"),
             reason: RejectReason::Partial(matches.collect()),
-        }
-    }
-}
-
-/// What a batch leaves at the node when it does not happen.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Remains {
-    /// Shims and acceptor rules of our bids.
-    pending: Vec<PendingChannelId>,
-    /// Channels that may be pending.
-    channels: Vec<OutPoint>,
-}
-
-impl Remains {
-    pub(crate) fn of(batch: &VerifiedBatch) -> Remains {
-        let bids = batch.matches().iter().filter(|matched| !matched.maker);
-        Remains {
-            pending: bids.map(|matched| matched.shim.pending_id).collect(),
-            channels: batch.matches().iter().map(|matched| matched.shim.channel_point).collect(),
-        }
-    }
-
-    /// Without the channels that became true: those are never given up.
-    pub(crate) fn without(mut self, booked: impl Fn(&OutPoint) -> bool) -> Remains {
-        self.channels.retain(|channel| !booked(channel));
-        self
-    }
-
-    pub(crate) fn of_staged(batch: &StagedBatch) -> Remains {
-        let bids = batch.matches.iter().filter(|staged| !staged.lease.maker);
-        Remains {
-            pending: bids.map(|staged| staged.pending_id).collect(),
-            channels: batch.matches.iter().map(|staged| staged.lease.channel).collect(),
         }
     }
 }
@@ -253,18 +220,12 @@ mod tests {
     #[test]
     fn only_bids_leave_shims_but_every_channel_is_given_up() {
         let mut staged = fixtures::staged_batch();
-        let channel = staged.matches[0].lease.channel;
-        assert_eq!(Remains::of_staged(&staged), Remains { pending: Vec::new(), channels: vec![channel] });
+        let (txid, channels) = (staged.txid(), vec![staged.matches[0].lease.channel]);
+        let expected = Remains { txid, pending: Vec::new(), channels: channels.clone() };
+        assert_eq!(Remains::of_staged(&staged), expected);
         staged.matches[0].lease.maker = false;
         let pending = vec![staged.matches[0].pending_id];
-        assert_eq!(Remains::of_staged(&staged), Remains { pending, channels: vec![channel] });
-    }
-
-    #[test]
-    fn a_booked_channel_is_never_given_up() {
-        let remains = Remains::of_staged(&fixtures::staged_batch());
-        assert_eq!(remains.clone().without(|_| false), remains);
-        assert_eq!(remains.without(|_| true), Remains::default());
+        assert_eq!(Remains::of_staged(&staged), Remains { txid, pending, channels });
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod funding;
 mod handle;
 mod machine;
 mod orders;
+mod pending;
 mod receipt;
 mod run;
 mod staging;
@@ -27,7 +28,7 @@ mod upkeep;
 mod watch;
 
 pub use book::{
-    BatchRecord, Book, Lease, OrderEvent, OrderEventKind, Reserving, Settlement, StagedAccount, StagedBatch,
+    BatchRecord, Book, Lease, OrderEvent, OrderEventKind, Remains, Reserving, Settlement, StagedAccount, StagedBatch,
     StagedMatch, StagedOrder, Standing, TABLES,
 };
 pub use config::{CloseAccount, NewOrder, OpenAccount, Status, TraderConfig};

@@ -12,7 +12,8 @@ use tidegate_protocol::account::AccountState;
 pub enum AccountEvent {
     /// The funding transaction was made or found.
     Funded,
-    /// A recovered reservation has no funding transaction.
+    /// There is no funding transaction and there will be none: a recovered reservation without one, or one that would
+    /// expire too soon by now.
     FundingMissing,
     /// The current output has enough confirmations.
     Confirmed,

@@ -65,6 +65,7 @@ impl Receipt {
                 Update::Order(_) | Update::Unstage(_) | Update::Lease(_) => {}
                 Update::Batch(_) | Update::Event(_) | Update::Node(_) => {}
                 Update::DropLease(_) | Update::Reserving(_) => {}
+                Update::Remains(_) | Update::Forget(_) => {}
             }
         }
         Receipt { sequence, spends }

@@ -11,7 +11,7 @@ use futures_channel::{mpsc, oneshot};
 use futures_util::{FutureExt, StreamExt, pin_mut, select_biased};
 use std::sync::Arc;
 use tidegate_ports::{Clock, NodeData, NodeError, NodeInfo, Signer, Timestamp, TraderEnv};
-use tidegate_protocol::account::Account;
+use tidegate_protocol::account::{Account, AccountState};
 
 use crate::config::OpenAccount;
 use crate::error::OpenError;
@@ -179,6 +179,7 @@ async fn open<E: TraderEnv>(
     let account = accounts::reserve(env, desk, &request).await?;
     let key = account.key();
     match accounts::fund(env, desk, &account, request.fee_rate).await {
+        Ok(account) if account.state == AccountState::CanceledAfterRecovery => Err(OpenError::TooLate(key)),
         Ok(account) => Ok(account),
         Err(source) => {
             upkeep.failed(Chore::Fund(key), desk, env.clock().now());

@@ -3,12 +3,12 @@
 //! Does: compute updates of the book. Everything here is synchronous and pure.
 
 use crate::book::{
-    BatchRecord, Book, Lease, OrderEvent, OrderEventKind, Settlement, StagedAccount, StagedBatch, StagedMatch,
+    BatchRecord, Book, Lease, OrderEvent, OrderEventKind, Remains, Settlement, StagedAccount, StagedBatch, StagedMatch,
     StagedOrder, Standing, Update,
 };
 use crate::machine::{AccountEvent, next};
 use bitcoin::{OutPoint, Transaction, Txid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 use tidegate_ports::Timestamp;
 use tidegate_protocol::account::{Account, AccountState};
@@ -145,26 +145,33 @@ fn shares(keys: &[AccountKey], fee: impl Fn(AccountKey) -> Sats) -> Vec<Sats> {
     result
 }
 
-/// The commit before a signature leaves: the batch, and every earlier proposal in its place superseded.
+/// The commit before a signature leaves: the batch, and every earlier one that spends the same outputs superseded.
 ///
 /// # Errors
 /// [`StageError`] when the book moved since the batch was verified.
 pub(crate) fn stage(book: &Book, batch: StagedBatch, basis: &Basis) -> Result<Vec<Update>, StageError> {
     basis.holds(book)?;
-    let txid = batch.txid();
-    let mut updates = supersede(book, |other| other.txid() != txid);
-    let at = batch.signed_at;
+    let (txid, at) = (batch.txid(), batch.signed_at);
+    let mut updates = supersede(book, |other| other.txid() != txid && other.conflicts_with(&batch));
+    // From now on the signed batch says what is to be cleaned up.
+    updates.extend(book.remains.contains_key(&txid).then_some(Update::Forget(txid)));
     updates.extend(events(&batch, at, |_| OrderEventKind::Signed));
     updates.push(Update::Stage(Box::new(batch)));
     Ok(updates)
 }
 
-/// Every active proposal of this kind loses its place.
+/// Every active batch of this kind loses its place; its channels are to be given up.
 pub(crate) fn supersede(book: &Book, which: impl Fn(&StagedBatch) -> bool) -> Vec<Update> {
     let active = book.staged.values().filter(|batch| batch.standing == Standing::Active && which(batch));
-    active
-        .map(|batch| Update::Stage(Box::new(StagedBatch { standing: Standing::Superseded, ..batch.clone() })))
-        .collect()
+    let superseded = |batch: &StagedBatch| {
+        let stage = StagedBatch { standing: Standing::Superseded, ..batch.clone() };
+        [Update::Stage(Box::new(stage)), remains(batch)]
+    };
+    active.flat_map(superseded).collect()
+}
+
+fn remains(batch: &StagedBatch) -> Update {
+    Update::Remains(Box::new(Remains::of_staged(batch)))
 }
 
 /// One event per match of a signed batch.
@@ -188,20 +195,27 @@ pub(crate) struct Settled {
     pub(crate) height: BlockHeight,
 }
 
-/// What becomes true when a signed batch is final; nothing when it is not known or already booked.
+/// What becomes true when a signed batch is final; nothing when it is not known or already booked, or when the venue's
+/// word contradicts what the chain made of its accounts.
 pub(crate) fn settle(book: &Book, txid: Txid, settled: Settled) -> Option<Vec<Update>> {
     let batch = book.staged.get(&txid).filter(|batch| batch.standing != Standing::Booked)?;
+    // On a word of the venue only outputs that we know are spent; the chain is always right.
+    if settled.by != Settlement::Chain
+        && let Some(other) = batch.accounts.iter().find(|staged| !spends_current(book, staged))
+    {
+        tracing::error!(account = %other.after.key(), %txid, "the batch spends another output than the account's");
+        return None;
+    }
     if batch.standing == Standing::Superseded {
         tracing::error!(batch = %batch.batch_id, %txid, "a batch came true whose channels were given up: close them with the peers");
     }
     let mut updates = Vec::new();
     for staged in &batch.accounts {
-        updates.extend(settled_account(book, staged, settled.by));
+        updates.extend(settled_account(book, staged));
     }
     for staged in &batch.orders {
         if let Some(own) = book.orders.get(&staged.nonce) {
-            let (state, units_unfulfilled) = (staged.state, staged.units_unfulfilled);
-            updates.push(Update::Order(Box::new(OwnOrder { state, units_unfulfilled, ..own.clone() })));
+            updates.push(Update::Order(Box::new(settled_order(own, staged))));
         }
     }
     // A batch that was booked on the venue's word, but lost on the chain.
@@ -209,7 +223,7 @@ pub(crate) fn settle(book: &Book, txid: Txid, settled: Settled) -> Option<Vec<Up
     for other in lost {
         tracing::error!(batch = %other.batch_id, txid = %other.txid(), by = %txid, "a final batch was replaced on the chain");
         updates.extend(other.matches.iter().map(|staged| Update::DropLease(staged.lease.channel)));
-        updates.push(Update::Unstage(other.txid()));
+        updates.extend([Update::Unstage(other.txid()), remains(other)]);
     }
     for staged in &batch.matches {
         let lease = Lease { booked_at: settled.at, height: settled.height, ..staged.lease.clone() };
@@ -230,14 +244,21 @@ pub(crate) fn settle(book: &Book, txid: Txid, settled: Settled) -> Option<Vec<Up
     Some(updates)
 }
 
-fn settled_account(book: &Book, staged: &StagedAccount, by: Settlement) -> Option<Update> {
+/// An order after a final batch. What is left of one that was cancelled or expired since we signed stays so: nothing is
+/// reserved for it any more.
+fn settled_order(own: &OwnOrder, staged: &StagedOrder) -> OwnOrder {
+    let at_rest = own.state.is_archived() && !staged.state.is_archived();
+    let state = if at_rest { own.state } else { staged.state };
+    OwnOrder { state, units_unfulfilled: staged.units_unfulfilled, ..own.clone() }
+}
+
+fn spends_current(book: &Book, staged: &StagedAccount) -> bool {
+    book.accounts.get(&staged.after.key()).is_some_and(|account| account.outpoint == Some(staged.spent))
+}
+
+fn settled_account(book: &Book, staged: &StagedAccount) -> Option<Update> {
     let key = staged.after.key();
     let current = book.accounts.get(&key)?;
-    // On a word of the venue only the output that we know is spent; the chain is always right.
-    if by != Settlement::Chain && current.outpoint != Some(staged.spent) {
-        tracing::error!(account = %key, "the batch spends another output than the account's");
-        return None;
-    }
     let event = if staged.recreated { AccountEvent::BatchRecreated } else { AccountEvent::BatchConsumed };
     match book.after(key, event) {
         Some(Account { state, .. }) => Some(Update::Account(Box::new(Account { state, ..staged.after.clone() }))),
@@ -260,10 +281,38 @@ pub(crate) fn confirmed(book: &Book, key: AccountKey, transaction: &Transaction,
         return Vec::new();
     }
     let mut updates = vec![Update::Account(Box::new(Account { height_hint: height, ..account }))];
-    // The chain has spoken: this batch needs no memory any more, and whatever spent the same outputs is void.
-    if let Some(batch) = book.staged.get(&txid) {
-        let settled = book.staged.values().filter(|other| other.conflicts_with(batch));
-        updates.extend(settled.map(|other| Update::Unstage(other.txid())));
+    updates.extend(decided(book, &lineage(book, txid)));
+    updates
+}
+
+/// A transaction and, as far as they are booked batches, those whose outputs of ours it spends: all of them confirmed
+/// when it is.
+fn lineage(book: &Book, txid: Txid) -> BTreeSet<Txid> {
+    let mut found = BTreeSet::from([txid]);
+    let mut open = vec![txid];
+    while let Some(batch) = open.pop().map(|txid| book.staged.get(&txid)) {
+        let parents = batch.into_iter().flat_map(|batch| batch.accounts.iter().map(|staged| staged.spent.txid));
+        let booked = |txid: &Txid| book.staged.get(txid).is_some_and(|batch| batch.standing == Standing::Booked);
+        let new: Vec<Txid> = parents.filter(booked).filter(|txid| !found.contains(txid)).collect();
+        found.extend(new.iter().copied());
+        open.extend(new);
+    }
+    found
+}
+
+/// The chain has spoken: these batches need no memory any more, and whatever spent the same outputs is void.
+fn decided(book: &Book, confirmed: &BTreeSet<Txid>) -> Vec<Update> {
+    let mut updates = Vec::new();
+    for batch in book.staged.values() {
+        let txid = batch.txid();
+        let mut winners = confirmed.iter().filter_map(|winner| book.staged.get(winner));
+        if !winners.any(|winner| winner.conflicts_with(batch)) {
+            continue;
+        }
+        updates.push(Update::Unstage(txid));
+        if batch.standing == Standing::Active && !confirmed.contains(&txid) {
+            updates.push(remains(batch));
+        }
     }
     updates
 }
@@ -343,10 +392,28 @@ fn closed(
     let latest_tx = Some(spender.clone());
     let mut updates =
         vec![Update::Account(Box::new(Account { value: Sats::ZERO, height_hint: height, latest_tx, ..account }))];
-    let void = book.staged.values().filter(|batch| batch.accounts.iter().any(|staged| Some(staged.spent) == spent));
-    updates.extend(void.map(|batch| Update::Unstage(batch.txid())));
+    let spender = spender.compute_txid();
+    for batch in book.staged.values().filter(|batch| batch.spends_any(&spent.into_iter().collect())) {
+        updates.push(Update::Unstage(batch.txid()));
+        // One that a close overtook has its channels still.
+        if batch.standing != Standing::Booked && batch.txid() != spender {
+            updates.push(remains(batch));
+        }
+    }
+    // The output that was spent confirmed before; other accounts of the same batch may still wait for their depth.
+    if let Some(parent) = spent.map(|outpoint| outpoint.txid) {
+        let awaited = |txid: &Txid| book.accounts.values().any(|other| other.key() != key && awaits(other, *txid));
+        let confirmed = lineage(book, parent).into_iter().filter(|txid| !awaited(txid)).collect();
+        updates.extend(decided(book, &confirmed));
+    }
     updates.extend(expired_orders(book, key));
     updates
+}
+
+/// Whether the account waits until this transaction confirms.
+fn awaits(account: &Account, txid: Txid) -> bool {
+    let pending = matches!(account.state, AccountState::PendingBatch | AccountState::ExpiredPendingUpdate);
+    pending && account.outpoint.is_some_and(|outpoint| outpoint.txid == txid)
 }
 
 /// Orders cannot outlive their account.
@@ -370,6 +437,7 @@ mod tests {
     use super::*;
     use crate::fixtures;
     use bitcoin::Witness;
+    use tidegate_protocol::units::UnitCount;
 
     fn book() -> Book {
         let mut book = Book::default();
@@ -445,12 +513,14 @@ mod tests {
     }
 
     #[test]
-    fn a_word_of_the_venue_does_not_move_an_account_whose_output_is_another() {
+    fn a_word_of_the_venue_changes_nothing_when_the_accounts_output_is_another() {
         let (book, txid) = staged_book();
         let moved = Account { outpoint: Some(fixtures::outpoint(9)), ..fixtures::account(1) };
-        let book = applied(book, vec![Update::Account(Box::new(moved.clone()))]);
-        let after = applied(book.clone(), settle(&book, txid, settled(Settlement::Finalized)).unwrap());
-        assert_eq!(after.accounts[&moved.key()], moved);
+        let book = applied(book, vec![Update::Account(Box::new(moved))]);
+        for by in [Settlement::Finalized, Settlement::Snapshot] {
+            assert!(settle(&book, txid, settled(by)).is_none(), "{by:?}");
+        }
+        assert!(settle(&book, txid, settled(Settlement::Chain)).is_some(), "the chain is always right");
     }
 
     #[test]
@@ -469,6 +539,89 @@ mod tests {
         assert!(after.staged.is_empty());
         let account = &after.accounts[&key];
         assert_eq!((account.state, account.height_hint), (AccountState::Open, BlockHeight::new(702)));
+    }
+
+    /// A booked batch of accounts 1 and 2, and the spend of account 1's new output.
+    fn batch_of_two() -> (Book, Txid, Transaction) {
+        let mut batch = fixtures::staged_batch();
+        let mut other = batch.accounts[0].clone();
+        (other.spent, other.after.terms.trader) = (fixtures::outpoint(2), fixtures::account_key(2));
+        batch.accounts.push(other);
+        batch.standing = Standing::Booked;
+        let mut book = Book::default();
+        for staged in &batch.accounts {
+            book.apply(Update::Account(Box::new(staged.after.clone())));
+        }
+        let mut spender = fixtures::spend_of(batch.accounts[0].after.outpoint.unwrap());
+        spender.input[0].witness = Witness::from_slice(&[[1u8; 64]]);
+        spender.output[0].value = bitcoin::Amount::from_sat(1_000);
+        let txid = batch.txid();
+        book.apply(Update::Stage(Box::new(batch)));
+        (book, txid, spender)
+    }
+
+    #[test]
+    fn a_close_forgets_the_batch_before_it_unless_another_account_waits_for_it() {
+        let (waiting, txid, spender) = batch_of_two();
+        let close = |book: &Book| {
+            let updates = spent(book, fixtures::account_key(1), &spender, Timestamp(5), BlockHeight::new(703));
+            applied(book.clone(), updates)
+        };
+        let after = close(&waiting);
+        assert_eq!(after.accounts[&fixtures::account_key(1)].state, AccountState::Closed);
+        assert!(after.staged.contains_key(&txid), "account 2 may still see a rival confirm");
+        let open = Account { state: AccountState::Open, ..waiting.accounts[&fixtures::account_key(2)].clone() };
+        let confirmed = applied(waiting, vec![Update::Account(Box::new(open))]);
+        assert!(close(&confirmed).staged.is_empty());
+    }
+
+    #[test]
+    fn a_batch_takes_the_place_of_those_only_that_spend_the_same_outputs() {
+        let (mut book, _) = staged_book();
+        let mut elsewhere = fixtures::staged_batch();
+        elsewhere.transaction.output[0].value += bitcoin::Amount::ONE_SAT;
+        elsewhere.accounts[0].spent = fixtures::outpoint(9);
+        book.apply(Update::Stage(Box::new(elsewhere.clone())));
+        let mut next = fixtures::staged_batch();
+        next.transaction.output[0].value += bitcoin::Amount::from_sat(2);
+        let first = fixtures::staged_batch().txid();
+        let after = applied(book.clone(), stage(&book, next.clone(), &basis()).unwrap());
+        let standing = |txid| after.staged[&txid].standing;
+        assert_eq!(standing(first), Standing::Superseded);
+        assert_eq!(standing(elsewhere.txid()), Standing::Active);
+        assert_eq!(standing(next.txid()), Standing::Active);
+        assert_eq!(after.remains.keys().copied().collect::<Vec<_>>(), [first], "its channels are to be given up");
+    }
+
+    #[test]
+    fn channels_of_a_signed_batch_are_to_be_given_up_when_a_rival_confirms() {
+        let (book, txid) = staged_book();
+        let mut rival = fixtures::staged_batch();
+        rival.transaction.output[0].value += bitcoin::Amount::ONE_SAT;
+        let rival_txid = rival.txid();
+        let book = applied(book, vec![Update::Stage(Box::new(rival))]);
+        let book = applied(book.clone(), settle(&book, txid, settled(Settlement::Chain)).unwrap());
+        let transaction = fixtures::staged_batch().transaction;
+        let updates = confirmed(&book, fixtures::account_key(1), &transaction, BlockHeight::new(702));
+        let after = applied(book, updates);
+        assert!(after.staged.is_empty());
+        assert_eq!(after.remains.keys().copied().collect::<Vec<_>>(), [rival_txid]);
+    }
+
+    #[test]
+    fn an_order_that_is_at_rest_stays_so_but_knows_what_was_filled() {
+        let staged = fixtures::staged_batch().orders[0];
+        let all = StagedOrder { state: OrderState::Executed, units_unfulfilled: UnitCount::new(0), ..staged };
+        let cases = [
+            (OrderState::Submitted, staged, OrderState::PartiallyFilled),
+            (OrderState::Canceled, staged, OrderState::Canceled),
+            (OrderState::Expired, staged, OrderState::Expired),
+            (OrderState::Canceled, all, OrderState::Executed),
+        ];
+        for (state, staged, expected) in cases {
+            let after = settled_order(&OwnOrder { state, ..fixtures::own_ask(1) }, &staged);
+            assert_eq!((after.state, after.units_unfulfilled), (expected, staged.units_unfulfilled), "{state:?}");
+        }
     }
 
     fn spend_with(witness: Witness) -> Transaction {

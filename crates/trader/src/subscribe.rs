@@ -5,12 +5,12 @@
 //! the venue is asked what became of a batch that was signed.
 
 use crate::batch::{self, Verified};
-use crate::book::{Book, OrderEventKind, Settlement, StagedBatch, Standing};
+use crate::book::{Book, OrderEventKind, Settlement, Standing};
 use crate::desk::{Backoff, Desk};
 use crate::error::Halt;
-use crate::funding::{self, Refusal, Remains};
+use crate::funding::{self, Refusal};
 use crate::orders;
-use crate::staging::{self, Settled};
+use crate::pending;
 use bitcoin::Txid;
 use bitcoin::hashes::Hash;
 use core::convert::Infallible;
@@ -22,14 +22,13 @@ use futures_util::{FutureExt, StreamExt, pin_mut, select_biased};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 use tidegate_ports::{
-    Channels, ClientMessage, Clock, Entropy, LinkError, NodeError, ServerMessage, Signer, SubscribeErrorCode,
-    Timestamp, TraderEnv, VenueLink,
+    ClientMessage, Clock, Entropy, LinkError, NodeError, ServerMessage, Signer, SubscribeErrorCode, Timestamp,
+    TraderEnv, VenueLink,
 };
 use tidegate_protocol::account::AccountState;
 use tidegate_protocol::auth::{AuthChallenge, CommitHash};
 use tidegate_protocol::batch::{Finalize, Prepare, SignBegin};
 use tidegate_protocol::keys::AccountKey;
-use tidegate_protocol::units::BlockHeight;
 
 /// Why the stream is not open (any more).
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -64,10 +63,12 @@ fn subscribable(book: &Book) -> BTreeSet<AccountKey> {
 pub(crate) async fn serve<E: TraderEnv>(env: &E, desk: &Desk) -> Result<Infallible, Halt> {
     let mut bell = desk.listen();
     let mut backoff = Backoff::new(&desk.config);
+    pending::tidy(env, desk).await;
     learn_terms(env, desk).await;
     sync_orders(env, desk).await;
     loop {
         while desk.read(|book| subscribable(book).is_empty()) {
+            pending::tidy(env, desk).await;
             bell.select_next_some().await;
         }
         let cut = match connect(env, desk).await {
@@ -127,50 +128,12 @@ async fn connect<E: TraderEnv>(env: &E, desk: &Desk) -> Result<(), Cut> {
     let terms = env.link().terms().await?;
     desk.note(|moment| moment.terms = Some(terms));
     desk.ring();
-    let active = desk.read(|book| {
-        let active = book.staged.values().filter(|batch| batch.standing == Standing::Active);
-        active.cloned().collect::<Vec<_>>()
-    });
-    for staged in active {
-        check_pending(env, desk, &staged).await?;
-    }
+    pending::resolve(env, desk).await?;
+    pending::tidy(env, desk).await;
     env.link().connect().await?;
     desk.note(|moment| moment.connected = true);
     tracing::info!("the batch stream is open");
     Ok(())
-}
-
-/// What became of a batch that we signed.
-///
-/// # Source
-/// Protocol notes, batch §9. The venue's snapshot is as good as its finalize message.
-async fn check_pending<E: TraderEnv>(env: &E, desk: &Desk, staged: &StagedBatch) -> Result<(), Cut> {
-    let (batch_id, txid) = (staged.batch_id, staged.txid());
-    match env.link().snapshot(Some(batch_id)).await {
-        Err(LinkError::NoSnapshot) => {
-            tracing::info!(batch = %batch_id, "the signed batch is not final yet");
-            Ok(())
-        }
-        Ok(snapshot) if snapshot.txid() == txid => {
-            settle(env, desk, txid, Settlement::Snapshot).await;
-            Ok(())
-        }
-        Ok(snapshot) => {
-            tracing::warn!(batch = %batch_id, ours = %txid, theirs = %snapshot.txid(), "the batch became final without us");
-            funding::clean_up(env, &Remains::of_staged(staged)).await?;
-            desk.update(move |book| staging::supersede(book, |other| other.txid() == txid)).await;
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Makes a signed batch true on the venue's word.
-async fn settle<E: TraderEnv>(env: &E, desk: &Desk, txid: Txid, by: Settlement) {
-    let height = desk.note(|moment| moment.best_height).unwrap_or(BlockHeight::new(0));
-    let settled = Settled { by, at: env.clock().now(), height };
-    desk.update(move |book| staging::settle(book, txid, settled).unwrap_or_default()).await;
-    tracing::info!(%txid, ?by, "batch final");
 }
 
 /// A subscription under way.
@@ -193,14 +156,14 @@ enum Progress {
     Accepted(Verified),
     /// Channels being opened, signatures being made.
     Signing,
-    /// Signatures left.
-    Signed,
+    /// Signatures of this transaction left.
+    Signed(Txid),
 }
 
 /// The end of a step.
 enum Done {
     Prepared { batch_id: Vec<u8>, outcome: Result<Verified, Refusal> },
-    Signed { batch_id: Vec<u8>, outcome: Result<ClientMessage, Refusal> },
+    Signed { batch_id: Vec<u8>, txid: Txid, outcome: Result<ClientMessage, Refusal> },
 }
 
 /// What a session waits for.
@@ -392,17 +355,22 @@ impl<'a, E: TraderEnv> Session<'a, E> {
                 tracing::warn!("asked to sign while signing");
                 return Ok(());
             }
-            Progress::Idle | Progress::Preparing | Progress::Signed => {
+            Progress::Idle | Progress::Preparing | Progress::Signed(_) => {
                 // Never a second signature: what was signed stays as it is, and nothing is undone for it.
                 let refusal = Refusal::unknown("there is no accepted batch to sign");
                 return self.send(batch::reject(request.batch_id, refusal)).await;
             }
         };
         let (env, desk) = (self.env, self.desk);
-        let batch_id = verified.batch.prepare().batch_id.serialize().to_vec();
+        let prepare = verified.batch.prepare();
+        let (batch_id, txid) = (prepare.batch_id.serialize().to_vec(), prepare.transaction.compute_txid());
         self.progress = Progress::Signing;
         self.step = Some(
-            async move { Done::Signed { batch_id, outcome: batch::sign(env, desk, &verified, request).await } }.boxed(),
+            async move {
+                let outcome = batch::sign(env, desk, &verified, request).await;
+                Done::Signed { batch_id, txid, outcome }
+            }
+            .boxed(),
         );
         Ok(())
     }
@@ -418,14 +386,13 @@ impl<'a, E: TraderEnv> Session<'a, E> {
                 tracing::info!(batch = %batch_id, "batch accepted");
                 self.send(ClientMessage::Accept { batch_id }).await
             }
-            Done::Signed { outcome: Ok(signatures), .. } => {
-                self.progress = Progress::Signed;
+            Done::Signed { txid, outcome: Ok(signatures), .. } => {
+                self.progress = Progress::Signed(txid);
                 self.desk.note(|moment| moment.verified = None);
                 self.send(signatures).await
             }
-            Done::Prepared { batch_id, outcome: Err(refusal) } | Done::Signed { batch_id, outcome: Err(refusal) } => {
-                self.refuse(batch_id, refusal).await
-            }
+            Done::Prepared { batch_id, outcome: Err(refusal) }
+            | Done::Signed { batch_id, outcome: Err(refusal), .. } => self.refuse(batch_id, refusal).await,
         }
     }
 
@@ -436,7 +403,7 @@ impl<'a, E: TraderEnv> Session<'a, E> {
     async fn refuse(&mut self, batch_id: Vec<u8>, refusal: Refusal) -> Result<(), Cut> {
         self.step = None;
         self.progress = Progress::Idle;
-        for remains in self.desk.note(|moment| moment.remains.clone()) {
+        for remains in self.desk.read(|book| book.remains.values().cloned().collect::<Vec<_>>()) {
             funding::cancel_shims(self.env, &remains).await;
         }
         let now = self.env.clock().now();
@@ -458,19 +425,11 @@ impl<'a, E: TraderEnv> Session<'a, E> {
             tracing::warn!(batch = %batch::hex(&finalize.batch_id), txid = %finalize.txid, "finalize without a signed batch");
             return;
         };
-        self.progress = Progress::Idle;
-        self.step = None;
-        settle(self.env, self.desk, txid, Settlement::Finalized).await;
-        let pending: Vec<_> = self.desk.read(|book| {
-            let matches = book.staged.get(&txid).map(|batch| batch.matches.as_slice()).unwrap_or_default();
-            matches.iter().filter(|staged| !staged.lease.maker).map(|staged| staged.pending_id).collect()
-        });
-        self.desk.note(|moment| moment.remains.clear());
-        for id in pending {
-            if let Err(error) = self.env.channels().unexpect(id).await {
-                tracing::debug!(%error, "an acceptor rule was not removed");
-            }
+        // It may be an earlier batch of another account: then the one under way goes on, judged by the book when signed.
+        if matches!(self.progress, Progress::Signed(signed) if signed == txid) {
+            self.progress = Progress::Idle;
         }
+        pending::settle(self.env, self.desk, txid, Settlement::Finalized).await;
     }
 }
 
@@ -491,7 +450,7 @@ fn named(book: &Book, finalize: &Finalize) -> Option<Txid> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::book::Update;
+    use crate::book::{StagedBatch, Update};
     use crate::fixtures;
 
     #[test]

@@ -107,7 +107,7 @@ impl Upkeep {
                     AccountState::PendingClosed => Note::close(&account, false, None),
                     _ => Note::create(&account),
                 };
-                let label = accounts::label(&desk.config.user_label, &note);
+                let label = accounts::label(&note);
                 accounts::publish_again(env, &account, &label).await.map_err(|error| error.to_string())
             }
             Chore::Announce(key) => {

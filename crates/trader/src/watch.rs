@@ -14,7 +14,7 @@ use tidegate_ports::{Chain, ChainEvent, Clock, NodeError, TraderEnv, Watch};
 use tidegate_protocol::account::{Account, AccountState};
 use tidegate_protocol::fees::confirmations_needed;
 use tidegate_protocol::keys::AccountKey;
-use tidegate_protocol::units::{BlockHeight, Sats};
+use tidegate_protocol::units::{BlockCount, BlockHeight, Sats};
 
 const CONFIRM: &str = "confirm:";
 const SPEND: &str = "spend:";
@@ -25,6 +25,10 @@ const SIGNED: &str = "signed:";
 
 /// Confirmations to wait for while the venue's terms are unknown: the most that any terms demand.
 const MOST_CONFIRMATIONS: u32 = 6;
+
+/// Blocks by which we look further back than a height that we noted: after a reorganisation of the chain, what happened
+/// at that height may be found in a lower block.
+const REORGANISATION: BlockCount = BlockCount::new(12);
 
 /// The watches that the book demands, by name.
 ///
@@ -39,7 +43,7 @@ pub(crate) fn demanded(book: &Book, max_value: Option<Sats>) -> Result<BTreeMap<
         let Some(outpoint) = account.outpoint else { continue };
         let key = account.key();
         let script = account.terms.output_script().map_err(|source| Halt::Script { account: key, source })?;
-        let height_hint = account.height_hint;
+        let height_hint = account.height_hint.saturating_sub(REORGANISATION);
         match account.state {
             AccountState::PendingOpen
             | AccountState::PendingUpdate
@@ -74,7 +78,8 @@ fn replaceable(book: &Book, account: &Account) -> Option<Watch> {
     let staged = booked.accounts.iter().find(|staged| staged.after.key() == account.key())?;
     let before = tidegate_protocol::account::AccountTerms { batch: account.terms.batch.prev().ok()?, ..account.terms };
     let script = before.output_script().ok()?;
-    Some(Watch::Spend { outpoint: staged.spent, script, height_hint: booked.height_hint })
+    let height_hint = booked.height_hint.saturating_sub(REORGANISATION);
+    Some(Watch::Spend { outpoint: staged.spent, script, height_hint })
 }
 
 /// Follows the chain for ever.

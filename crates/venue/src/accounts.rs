@@ -23,6 +23,9 @@ use tracing::{info, warn};
 
 /// Blocks by which we look further back than our best height.
 const HINT_PADDING: BlockCount = BlockCount::new(3);
+/// Blocks by which a watch looks further back than the height that we noted: after a reorganisation of the chain, what
+/// happened at that height may be found in a lower block.
+pub(crate) const REORGANISATION: BlockCount = BlockCount::new(12);
 /// A reservation older than this no longer keeps its trader from making another.
 const RESERVATION_BLOCKS: BlockCount = BlockCount::new(144);
 /// Reservations that one trader may leave uncompleted.
@@ -394,7 +397,7 @@ impl<E: VenueEnv> Actor<'_, E> {
             warn!(%account, "the stored account has no valid script and is not watched");
             return Ok(());
         };
-        let (outpoint, height_hint) = (record.outpoint, record.height_hint);
+        let (outpoint, height_hint) = (record.outpoint, record.height_hint.saturating_sub(REORGANISATION));
         if record.state.awaits_confirmation() {
             let confirmations = confirmations_needed(record.value, self.config.max_account_value);
             let watch = Watch::Confirmation { txid: outpoint.txid, script, confirmations, height_hint };

@@ -218,7 +218,7 @@ impl<E: VenueEnv> Actor<'_, E> {
     async fn clear_once(&mut self) -> Result<(), Halt> {
         let waiting = core::mem::take(&mut self.pending_ticks);
         let outcome = self.tick().await?;
-        info!(cleared = ?outcome.cleared, reason = %outcome.reason, "tick");
+        info!(cleared = ?outcome.cleared, reason = %outcome.reason, cut = outcome.cut, "tick");
         self.next_tick = self.config.tick_ms.map(|ms| self.now().plus_ms(ms));
         self.last_tick = Some(outcome.clone());
         for reply in waiting {

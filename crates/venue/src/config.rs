@@ -34,6 +34,8 @@ pub struct VenueConfig {
     pub funding_conflict_ms: u64,
     /// How long two nodes are kept apart after one wanted new peers only, in milliseconds.
     pub duplicate_peer_conflict_ms: u64,
+    /// Work that one tick may spend on clearing, over all its attempts, as `tidegate_market` counts it.
+    pub clearing_work: u64,
     /// Name of the network, as shown in the status.
     pub network: String,
 }
@@ -59,6 +61,7 @@ impl VenueConfig {
             expiry_cutoff: BlockCount::new(432),
             funding_conflict_ms: 3_600_000,
             duplicate_peer_conflict_ms: 86_400_000,
+            clearing_work: tidegate_market::TICK_WORK,
             network: network.to_owned(),
         }
     }

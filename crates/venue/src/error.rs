@@ -196,8 +196,10 @@ impl ServeError {
             | ServeError::OrdersOpen(_)
             | ServeError::Unsupported(_)
             | ServeError::OrderArchived(_) => ServeClass::FailedPrecondition,
+            // Whether a failed commit was made is unknown until the venue starts again: no caller may take it for a refusal.
+            ServeError::Store(_) => ServeClass::Unavailable,
             ServeError::Node(_) | ServeError::Busy | ServeError::Starting | ServeError::Gone => ServeClass::Unavailable,
-            ServeError::Store(_) | ServeError::Internal(_) => ServeClass::Internal,
+            ServeError::Internal(_) => ServeClass::Internal,
         }
     }
 }

@@ -72,6 +72,8 @@ pub struct TickOutcome {
     pub cleared: Option<BatchId>,
     /// How it ended.
     pub reason: TickReason,
+    /// The book took more work than a tick may spend: orders that meet may have been left for the next one.
+    pub cut: bool,
 }
 
 /// Counts of a venue.

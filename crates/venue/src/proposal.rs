@@ -6,7 +6,7 @@ use bitcoin::{ScriptBuf, TxOut};
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_market::{
     AccountInput, AccountValue, Assembly, AssemblyError, AssemblyRequest, BookOrder, Conflicts, MAX_PAIRS, Market,
-    Pair, PairingRules, Settlement, SettlementError, assemble, clear, settle,
+    Pair, PairingRules, Settlement, SettlementError, assemble, clear_within, settle,
 };
 use tidegate_ports::{DurationState, StreamId, VenueEnv};
 use tidegate_protocol::account::AccountVersion;
@@ -14,7 +14,7 @@ use tidegate_protocol::batch::{AccountDiff, BatchVersion, EndingState, Match, Ma
 use tidegate_protocol::keys::{AccountKey, BatchId, OrderNonce};
 use tidegate_protocol::order::AuctionType;
 use tidegate_protocol::units::{BlockCount, BlockHeight, SatPerKw, UnitCount};
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// Steps of 1 sat/kW by which the fee rate is raised to get another transaction id or above the relay floor.
 const MAX_BUMPS: u64 = 256;
@@ -102,6 +102,30 @@ fn version_number(version: AccountVersion) -> u32 {
     }
 }
 
+/// What a tick may still spend on clearing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClearingWork {
+    pub(crate) left: u64,
+    /// It did not suffice.
+    pub(crate) cut: bool,
+}
+
+impl ClearingWork {
+    fn clear(&mut self, orders: &[BookOrder], rules: &PairingRules<'_>) -> BTreeMap<BlockCount, Market> {
+        let clearing = clear_within(orders, rules, self.left);
+        self.left = self.left.saturating_sub(clearing.work);
+        if clearing.cut {
+            warn!(
+                orders = orders.len(),
+                work = clearing.work,
+                "the book takes too much work to clear: the tick is cut"
+            );
+            self.cut = true;
+        }
+        clearing.markets
+    }
+}
+
 impl<E: VenueEnv> Actor<'_, E> {
     /// The next batch at `rate` or a little above it; nothing when no two orders meet. Orders that make a batch
     /// impossible join `removed`.
@@ -111,11 +135,12 @@ impl<E: VenueEnv> Actor<'_, E> {
         operator: &ScriptBuf,
         conflicts: &Conflicts,
         removed: &mut BTreeSet<OrderNonce>,
+        work: &mut ClearingWork,
     ) -> Result<Option<Proposal>, AssemblyError> {
         let mut refused = None;
         for bump in 0..MAX_BUMPS {
             let rate = SatPerKw::new(rate.get().saturating_add(bump));
-            match self.propose_at(rate, operator, conflicts, removed) {
+            match self.propose_at(rate, operator, conflicts, removed, work) {
                 Ok(None) => return Ok(None),
                 Ok(Some(proposal)) => {
                     // Nodes refuse a channel that they abandoned: what was once to be signed never comes back.
@@ -136,11 +161,12 @@ impl<E: VenueEnv> Actor<'_, E> {
         operator: &ScriptBuf,
         conflicts: &Conflicts,
         removed: &mut BTreeSet<OrderNonce>,
+        work: &mut ClearingWork,
     ) -> Result<Option<Proposal>, AssemblyError> {
         loop {
             let orders = self.eligible(fee_rate, removed);
             let rules = PairingRules { conflicts, ratings_enabled: self.config.ratings.enabled, max_pairs: MAX_PAIRS };
-            let markets = clear(&orders, &rules);
+            let markets = work.clear(&orders, &rules);
             if markets.is_empty() {
                 return Ok(None);
             }

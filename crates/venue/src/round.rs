@@ -4,7 +4,7 @@ use crate::actor::Actor;
 use crate::error::Halt;
 use crate::execution::Executed;
 use crate::handle::{TickOutcome, TickReason};
-use crate::proposal::Proposal;
+use crate::proposal::{ClearingWork, Proposal};
 use crate::rejects::Consequences;
 use bitcoin::ScriptBuf;
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,7 +104,13 @@ impl<E: VenueEnv> Actor<'_, E> {
     /// # Source
     /// Protocol notes, auctioneer §7.2.
     pub(crate) async fn tick(&mut self) -> Result<TickOutcome, Halt> {
-        let failed = |reason| Ok(TickOutcome { cleared: None, reason });
+        let mut work = ClearingWork { left: self.config.clearing_work, cut: false };
+        let (cleared, reason) = self.attempts(&mut work).await?;
+        Ok(TickOutcome { cleared, reason, cut: work.cut })
+    }
+
+    async fn attempts(&mut self, work: &mut ClearingWork) -> Result<(Option<BatchId>, TickReason), Halt> {
+        let failed = |reason| Ok((None, reason));
         let mut removed = BTreeSet::new();
         self.refusals.clear();
         for attempt in 1..=MAX_ATTEMPTS {
@@ -117,7 +123,7 @@ impl<E: VenueEnv> Actor<'_, E> {
                 Err(error) => return failed(TickReason::Node(error)),
             };
             let conflicts = self.conflicts.in_force(self.now());
-            let proposal = match self.propose(rate, &operator, &conflicts, &mut removed) {
+            let proposal = match self.propose(rate, &operator, &conflicts, &mut removed, work) {
                 Ok(Some(proposal)) => proposal,
                 Ok(None) if attempt == 1 => return failed(TickReason::NoMatch),
                 Ok(None) => return failed(TickReason::GaveUp { attempts: attempt - 1 }),
@@ -130,7 +136,7 @@ impl<E: VenueEnv> Actor<'_, E> {
             self.collector = None;
             match executed? {
                 Executed::Cleared => {
-                    return Ok(TickOutcome { cleared: Some(proposal.batch), reason: TickReason::Cleared });
+                    return Ok((Some(proposal.batch), TickReason::Cleared));
                 }
                 Executed::Stopping => return failed(TickReason::Stopping),
                 Executed::Node(error) => return failed(TickReason::Node(error)),

@@ -1,5 +1,6 @@
 //! The end of a batch: stored at one stroke, then announced, then published.
 
+use crate::accounts::REORGANISATION;
 use crate::actor::Actor;
 use crate::book::{AccountRecord, BatchRecord, DiffRecord, MarketRecord, OrderRecord, PairRecord, Receipt, Write};
 use crate::error::Halt;
@@ -141,7 +142,7 @@ impl<E: VenueEnv> Actor<'_, E> {
             txid: batch.transaction.compute_txid(),
             script: output.script_pubkey.clone(),
             confirmations: 1,
-            height_hint: batch.height,
+            height_hint: batch.height.saturating_sub(REORGANISATION),
         };
         self.env.chain().watch(&format!("batch/{}", batch.id), watch).await
     }

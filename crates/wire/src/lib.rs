@@ -14,6 +14,7 @@
 
 pub mod account;
 pub mod batch;
+pub mod bounded;
 mod error;
 pub mod market;
 pub mod order;

@@ -30,7 +30,7 @@ pub(crate) fn inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("sign_begin", "nonces", nonces().encode_to_vec()),
         ("strategy_text", "brackets", b"[".repeat(20_000)),
         ("strategy_text", "nested tables", nested_tables()),
-        ("strategy_text", "long list", [&b"seller = ["[..], &b"1,".repeat(EMPTY - 10), b"]"].concat()),
+        ("strategy_text", "long list", [&b"seller = ["[..], &b"1,".repeat(30_000), b"]"].concat()),
         ("witness", "empty elements", vec![0; LARGEST_INPUT]),
         ("channel_backup_plain", "zeros", vec![0; LARGEST_INPUT]),
         ("channel_backup", "zeros", vec![0; LARGEST_INPUT]),

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tidegate_fuzz::{TARGETS, Target};
+use tidegate_fuzz::{TARGETS, Target, verdict};
 
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
@@ -135,7 +135,9 @@ fn inputs_made_to_be_large_stay_within_the_limit() {
     for (name, kind, input) in hostile::inputs() {
         let target = TARGETS.iter().find(|target| target.name == name).expect("a target");
         assert!(input.len() <= hostile::LARGEST_INPUT, "{name}, {kind}: {}", input.len());
+        let started = std::time::Instant::now();
         failures.extend(feed(target, kind, None, &input).err().map(|failure| format!("{kind}: {failure}")));
+        println!("{name}, {kind}: {:?}", started.elapsed());
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
@@ -156,6 +158,26 @@ fn every_target_has_a_corpus_and_a_fuzzer_and_no_folder_is_left_over() {
     for name in names {
         assert!(manifest.contains(&format!("name = \"{name}\"\npath = \"fuzz_targets/{name}.rs\"")), "{name}");
     }
+}
+
+/// Bends that stop at the first check would prove nothing.
+#[test]
+fn bent_batches_reach_every_depth_of_the_verifier() {
+    let _alone = alone();
+    let kept = corpus("verify");
+    let inputs = (0..kept.len()).flat_map(|at| (0..100).map(move |seed| (at, seed)));
+    let (mut accepted, mut refusals) = (BTreeSet::new(), BTreeSet::new());
+    for (at, seed) in inputs {
+        let input = mutated(&kept, at, seed);
+        match verdict(&input) {
+            Ok(()) if input.len() > 1 => drop(accepted.insert(input)),
+            Ok(()) => {}
+            Err(error) => drop(refusals.insert(format!("{error:?}").split([' ', '(']).next().unwrap().to_owned())),
+        }
+    }
+    println!("{} bent batches accepted; refusals of {} kinds: {refusals:?}", accepted.len(), refusals.len());
+    assert!(accepted.len() >= 100, "{} accepted", accepted.len());
+    assert!(refusals.len() >= 30, "{refusals:?}");
 }
 
 /// A decoder that fails for one input in a few hundred mutations, as a real defect would.

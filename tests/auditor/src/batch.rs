@@ -195,6 +195,7 @@ impl Judge<'_> {
             }
         }
         // The flat fields restate the market of 2,016 blocks for old clients; zero where they are not used.
+        #[expect(deprecated, reason = "what old clients are told has to be true as well")]
         let flat = prepare.clearing_price_rate;
         let price = self.common.prices.get(&2_016).copied().unwrap_or_default();
         if flat != 0 && price != 0 {
@@ -320,7 +321,7 @@ impl Judge<'_> {
         let stranger = own.node_key != other.node_key
             && own.nonce != other.nonce
             && own.multisig_key != other.multisig_key
-            && !self.auditor.accounts.get(&other.account_key).is_some_and(|account| account.owner == *self.caller);
+            && self.auditor.accounts.get(&other.account_key).is_none_or(|account| account.owner != *self.caller);
         problems.demand(stranger, Rule::SelfMatch, &subject, "another trader", &hexed(&other.node_key));
         let (low, high) = (pair.ask().rate_ppb, pair.bid().rate_ppb);
         let within = low <= pair.price && pair.price <= high;

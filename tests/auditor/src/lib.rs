@@ -203,3 +203,6 @@ impl Auditor {
         *verdict == Verdict::Valid
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,7 +79,7 @@ impl Drop for Proxy {
 
 /// Messages as the bytes that they are.
 #[derive(Clone, Copy, Debug, Default)]
-struct Raw;
+pub(crate) struct Raw;
 
 impl Codec for Raw {
     type Encode = Bytes;

@@ -18,7 +18,7 @@ use tidegate_wire::{BATCH_SNAPSHOT_NOT_FOUND, DecodeError, NO_ORDER_FOUND, accou
 const USER_AGENT: &str = "tidegate-sim";
 
 /// A trader's link to the venue that runs at the moment.
-pub struct SimLink {
+pub(crate) struct SimLink {
     hub: Hub,
     gate: Gate,
     record: Record,
@@ -60,7 +60,7 @@ fn lost<T>() -> Result<T, LinkError> {
 
 impl SimLink {
     /// The link of one process of a trader.
-    pub fn new(hub: Hub, gate: Gate, record: Record, trader: TraderId) -> SimLink {
+    pub(crate) fn new(hub: Hub, gate: Gate, record: Record, trader: TraderId) -> SimLink {
         SimLink { hub, gate, record, trader, stream: Mutex::new(None) }
     }
 
@@ -131,7 +131,7 @@ impl VenueLink for SimLink {
         self.call(call, |venue| async move {
             let message = carried(&account::to_modify_request(request));
             let request = account::from_modify_request(message).map_err(malformed(call))?;
-            let signature = venue.modify(request).await.map_err(refused(call))?;
+            let signature = venue.modify(self.trader, request).await.map_err(refused(call))?;
             account::from_modify_response(carried(&account::to_modify_response(&signature))).map_err(bad_answer(call))
         })
         .await
@@ -251,14 +251,14 @@ impl VenueLink for SimLink {
 }
 
 /// The venue's end of the wire.
-pub struct SimTraders {
+pub(crate) struct SimTraders {
     hub: Hub,
     gate: Gate,
 }
 
 impl SimTraders {
     /// The streams of one process of a venue.
-    pub fn new(hub: Hub, gate: Gate) -> SimTraders {
+    pub(crate) fn new(hub: Hub, gate: Gate) -> SimTraders {
         SimTraders { hub, gate }
     }
 }

@@ -37,8 +37,14 @@ pub struct Party {
 
 impl Party {
     /// A participant with a node of its own.
-    pub fn new(name: &str, node: SandboxNode, gate: Gate, violations: Violations, plant: Option<Plant>) -> Party {
-        let rows = MemoryStore::new();
+    pub(crate) fn new(
+        name: &str,
+        node: SandboxNode,
+        gate: Gate,
+        violations: Violations,
+        plant: Option<Plant>,
+    ) -> Party {
+        let (rows, world) = (MemoryStore::new(), node.world().clone());
         let mut id = [0; 32];
         name.bytes().zip(&mut id).for_each(|(byte, place)| *place = byte);
         Party {
@@ -46,7 +52,7 @@ impl Party {
             node,
             rows: rows.clone(),
             gate,
-            record: Record::new(name, rows, violations.clone()),
+            record: Record::new(name, world, rows, violations.clone()),
             id: TraderId(id),
             pause_ms: 3_000,
             lives: Cell::new(0),
@@ -77,7 +83,7 @@ impl Party {
 }
 
 /// The ports of a trader's process.
-pub struct TraderPorts {
+pub(crate) struct TraderPorts {
     keys: Gated<Audited>,
     node: Gated<SandboxNode>,
     link: SimLink,
@@ -127,10 +133,10 @@ impl TraderEnv for TraderPorts {
 }
 
 /// The handle of the trader that runs at the moment.
-pub type TraderHandle = Rc<RefCell<Option<tidegate_trader::Handle>>>;
+pub(crate) type TraderHandle = Rc<RefCell<Option<tidegate_trader::Handle>>>;
 
 /// Runs a trader for ever, life after life.
-pub async fn run_trader(party: Rc<Party>, handle: TraderHandle, hub: Hub, clock: SimClock) {
+pub(crate) async fn run_trader(party: Rc<Party>, handle: TraderHandle, hub: Hub, clock: SimClock) {
     loop {
         party.gate.revive();
         party.lives.set(party.lives.get() + 1);
@@ -155,7 +161,7 @@ pub async fn run_trader(party: Rc<Party>, handle: TraderHandle, hub: Hub, clock:
 }
 
 /// The ports of a venue's process.
-pub struct VenuePorts {
+pub(crate) struct VenuePorts {
     keys: Gated<Audited>,
     node: Gated<SandboxNode>,
     traders: SimTraders,
@@ -197,7 +203,7 @@ impl VenueEnv for VenuePorts {
 }
 
 /// Runs a venue for ever, life after life.
-pub async fn run_venue(party: Rc<Party>, config: VenueConfig, hub: Hub, clock: SimClock) {
+pub(crate) async fn run_venue(party: Rc<Party>, config: VenueConfig, hub: Hub, clock: SimClock) {
     loop {
         party.gate.revive();
         party.lives.set(party.lives.get() + 1);

@@ -17,7 +17,7 @@ use tidegate_protocol::batch::BatchSignatures;
 use tidegate_protocol::keys::{BatchId, KeyDescriptor, KeyLocator, SharedSecret};
 use tidegate_protocol::musig2::{PartialSignature, PublicNonce};
 use tidegate_protocol::units::{SatPerKw, Sats};
-use tidegate_sandbox::{MemoryStore, SandboxNode};
+use tidegate_sandbox::{MemoryStore, SandboxNode, World};
 use tidegate_trader::{Book, Standing, TABLES};
 
 /// A defect that a test plants in a participant, to see that it is found.
@@ -62,6 +62,8 @@ struct Inner {
     proposed: BTreeMap<BatchId, Transaction>,
     /// Spent output → transactions for which a signature left.
     left: BTreeMap<OutPoint, Vec<(Txid, Kind)>>,
+    /// Inputs of the batches that were signed.
+    inputs: BTreeMap<Txid, Vec<OutPoint>>,
     sessions: BTreeMap<SessionId, PublicNonce>,
     /// Nonces that signed, with their message.
     spent: Vec<(PublicNonce, [u8; 32])>,
@@ -74,6 +76,7 @@ struct Inner {
 #[derive(Clone)]
 pub struct Record {
     name: String,
+    world: World,
     store: MemoryStore,
     violations: Violations,
     inner: Arc<Mutex<Inner>>,
@@ -81,8 +84,8 @@ pub struct Record {
 
 impl Record {
     /// An empty record of the participant with this store.
-    pub fn new(name: &str, store: MemoryStore, violations: Violations) -> Record {
-        Record { name: name.to_owned(), store, violations, inner: Arc::default() }
+    pub fn new(name: &str, world: World, store: MemoryStore, violations: Violations) -> Record {
+        Record { name: name.to_owned(), world, store, violations, inner: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -129,6 +132,8 @@ impl Record {
         let Some(staged) = book.staged.get(&txid).filter(|staged| staged.standing == Standing::Active) else {
             return self.violated(&format!("the signatures of batch {txid} leave, but the batch is not stored"));
         };
+        let inputs = transaction.input.iter().map(|input| input.previous_output).collect();
+        self.lock().inputs.insert(txid, inputs);
         for account in signatures.accounts.keys() {
             match staged.accounts.iter().find(|stored| stored.after.key() == *account) {
                 Some(stored) => self.spends(&book, stored.spent, txid, Kind::Batch),
@@ -148,10 +153,25 @@ impl Record {
         drop(inner);
         for (rival, of) in rivals {
             let standing = book.staged.get(&rival).map(|staged| staged.standing);
-            if of != Kind::Batch || standing != Some(Standing::Superseded) {
+            let superseded = match standing {
+                Some(Standing::Superseded) => true,
+                // Nobody needs to remember what the chain has made impossible.
+                None => self.is_void(rival),
+                Some(Standing::Active | Standing::Booked) => false,
+            };
+            if of != Kind::Batch || !superseded {
                 self.violated(&format!("{outpoint} is signed away twice: {rival} ({of:?}, {standing:?}), then {txid}"));
             }
         }
+    }
+
+    /// Whether a block holds another spend of an output that the transaction spends.
+    fn is_void(&self, txid: Txid) -> bool {
+        let inputs = self.lock().inputs.get(&txid).cloned().unwrap_or_default();
+        inputs
+            .into_iter()
+            .filter_map(|input| self.world.spender(input))
+            .any(|(spender, height)| height.is_some() && spender.compute_txid() != txid)
     }
 
     fn publishes(&self, transaction: &Transaction, trader: bool) {
@@ -184,7 +204,7 @@ impl Record {
 
 /// Wallet and signer of a node, with their auditor.
 #[derive(Clone)]
-pub struct Audited {
+pub(crate) struct Audited {
     node: SandboxNode,
     record: Record,
     plant: Option<Plant>,
@@ -193,7 +213,7 @@ pub struct Audited {
 
 impl Audited {
     /// The keys of `node`, which belong to a trader or to a venue.
-    pub fn new(node: SandboxNode, record: Record, plant: Option<Plant>, trader: bool) -> Audited {
+    pub(crate) fn new(node: SandboxNode, record: Record, plant: Option<Plant>, trader: bool) -> Audited {
         Audited { node, record, plant, trader }
     }
 }
@@ -283,14 +303,14 @@ impl Signer for Audited {
 
 /// A store with its planted defect, if any.
 #[derive(Clone, Debug)]
-pub struct PlantedStore {
+pub(crate) struct PlantedStore {
     rows: MemoryStore,
     plant: Option<Plant>,
 }
 
 impl PlantedStore {
     /// These rows, and this defect.
-    pub fn new(rows: MemoryStore, plant: Option<Plant>) -> PlantedStore {
+    pub(crate) fn new(rows: MemoryStore, plant: Option<Plant>) -> PlantedStore {
         PlantedStore { rows, plant }
     }
 

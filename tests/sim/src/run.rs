@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 use tidegate_ports::{Clock, Timestamp};
+use tidegate_protocol::account::AccountState;
 use tidegate_protocol::units::{SatPerKw, Sats};
 use tidegate_sandbox::{Cut, Executor, Gate, Random, Rates, SimClock, World};
 use tidegate_trader::Book;
@@ -90,11 +91,7 @@ impl fmt::Display for Failure {
         for finding in &self.findings {
             writeln!(f, "  {finding}")?;
         }
-        write!(
-            f,
-            "rerun: TIDEGATE_SIM_SEED={} cargo test -p tidegate-sim --test sim -- one_seed --nocapture",
-            self.seed
-        )
+        write!(f, "rerun: TIDEGATE_SIM_SEED={} cargo test -p tidegate-sim --test sim -- rerun --nocapture", self.seed)
     }
 }
 
@@ -195,16 +192,16 @@ impl Run {
             if !self.violations.list().is_empty() {
                 return Ok(());
             }
-            if self.is_quiet() {
+            if self.restless().is_empty() {
                 last = audit::at_rest(self);
                 if last.0.is_empty() {
                     return Ok(());
                 }
             }
         }
-        let stuck = if self.is_quiet() { "at rest, but:" } else { "no rest within bounded time:" };
         let findings = if last.0.is_empty() { audit::at_rest(self) } else { last };
-        Err([stuck.to_owned()].into_iter().chain(findings.0).collect())
+        let stuck = "no rest within bounded time:".to_owned();
+        Err([stuck].into_iter().chain(self.restless()).chain(findings.0).collect())
     }
 
     /// Lets time pass in steps of a minute, and audits after each.
@@ -213,6 +210,15 @@ impl Run {
         while self.clock.now() < until {
             let next = self.clock.now().plus_ms(60_000).min(until);
             self.executor.run_until(next).map_err(|stuck| vec![stuck.to_string()])?;
+            if std::env::var("SIMDBG").is_ok() {
+                eprintln!(
+                    "DBG t={} h={} polls={} calls={:?}",
+                    self.clock.now().0 - START.0,
+                    self.world.height().get(),
+                    self.executor.polls(),
+                    self.report().calls
+                );
+            }
             let findings = audit::always(self);
             if !findings.0.is_empty() {
                 return Err(findings.0);
@@ -241,17 +247,23 @@ impl Run {
         self.world.set_fee_rate(SatPerKw::FLOOR);
     }
 
-    /// Nothing is under way any more.
-    fn is_quiet(&self) -> bool {
-        let settled = |trader: &TraderParty| {
-            let book: Book = trader.party.record.book();
-            let closed = |account: &tidegate_protocol::account::Account| {
-                use tidegate_protocol::account::AccountState as S;
-                account.state == S::Closed || (!trader.closes && account.state == S::Open)
-            };
-            book.accounts.len() == trader.accounts && book.accounts.values().all(closed)
-        };
-        self.traders.iter().all(settled)
+    /// Accounts that are not where their owners want them.
+    fn restless(&self) -> Vec<String> {
+        let mut restless = Vec::new();
+        for TraderParty { party, closes, accounts } in &self.traders {
+            let book: Book = party.record.book();
+            if book.accounts.len() != *accounts {
+                restless.push(format!("{}: opened {} of {accounts} accounts", party.name, book.accounts.len()));
+            }
+            for account in book.accounts.values() {
+                let rests = account.state == AccountState::Closed || (!closes && account.state == AccountState::Open);
+                if !rests {
+                    let why = self.stage.refusals.borrow().get(&account.key()).cloned().unwrap_or_default();
+                    restless.push(format!("{}: {} stays {:?}: {why}", party.name, account.key(), account.state));
+                }
+            }
+        }
+        restless
     }
 
     fn report(&self) -> Report {

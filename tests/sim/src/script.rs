@@ -3,11 +3,12 @@
 
 use crate::plan::{PlannedOrder, PlannedTrader};
 use crate::process::TraderHandle;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use tidegate_ports::{Clock, Timestamp};
 use tidegate_protocol::account::{Account, AccountState};
-use tidegate_protocol::keys::OrderNonce;
+use tidegate_protocol::keys::{AccountKey, OrderNonce};
 use tidegate_protocol::order::{AskTerms, AuctionType, BidTerms, OrderSide};
 use tidegate_protocol::units::{BlockCount, RatePerBillion, SatPerKw, Sats, UnitCount};
 use tidegate_sandbox::SimClock;
@@ -22,13 +23,15 @@ const LOOK_MS: u64 = 5_000;
 
 /// What all scripts know.
 #[derive(Debug, Default)]
-pub struct Stage {
+pub(crate) struct Stage {
     /// The end: cancel and close.
-    pub closing: Cell<bool>,
+    pub(crate) closing: Cell<bool>,
+    /// Why an account could not be closed when it was tried last.
+    pub(crate) refusals: RefCell<BTreeMap<AccountKey, String>>,
 }
 
 /// One person.
-pub struct Script {
+pub(crate) struct Script {
     plan: PlannedTrader,
     handle: TraderHandle,
     clock: SimClock,
@@ -42,13 +45,13 @@ pub struct Script {
 
 impl Script {
     /// Somebody with this plan.
-    pub fn new(plan: PlannedTrader, handle: TraderHandle, clock: SimClock, stage: Rc<Stage>) -> Script {
+    pub(crate) fn new(plan: PlannedTrader, handle: TraderHandle, clock: SimClock, stage: Rc<Stage>) -> Script {
         let (began, count) = (clock.now(), plan.orders.len());
         Script { plan, handle, clock, stage, began, placed: vec![None; count], tried: vec![false; count] }
     }
 
     /// Follows the plan for ever.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         loop {
             self.clock.sleep(LOOK_MS).await;
             let Some(handle) = self.handle.borrow().clone() else { continue };
@@ -117,7 +120,9 @@ impl Script {
         for account in &status.accounts {
             if matches!(account.state, AccountState::Open | AccountState::Expired) {
                 let request = CloseAccount { account: account.key(), fee_rate: None, to: None };
-                drop(handle.close_account(request).await);
+                if let Err(error) = handle.close_account(request).await {
+                    self.stage.refusals.borrow_mut().insert(account.key(), error.to_string());
+                }
             }
         }
     }

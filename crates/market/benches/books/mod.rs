@@ -21,27 +21,25 @@ const ORDERS_PER_TRADER: usize = 50;
 
 /// Orders, and who shall not meet.
 #[derive(Debug, Default)]
-pub struct Book {
+pub(crate) struct Book {
     /// The orders, in order of arrival.
-    pub orders: Vec<BookOrder>,
+    pub(crate) orders: Vec<BookOrder>,
     /// Nodes that shall not meet.
-    pub conflicts: Conflicts,
+    pub(crate) conflicts: Conflicts,
 }
 
 /// A way to make clearing slow.
 #[derive(Clone, Copy, Debug)]
-pub enum Worst {
+pub(crate) enum Worst {
     /// One owner behind all orders: nothing may meet.
     OneOwner,
-    /// Two owners in turn, each only with asks that are too small for the other's bids.
-    TwoOwners,
     /// Every ask denies the node of every bid.
     Denied,
     /// Every bid's node is in conflict with every ask's.
     Conflicts,
-    /// All or nothing, nearly all sizes different.
+    /// All or nothing, all sizes different, in no order: asks of odd, bids of even sizes.
     AllOrNothing,
-    /// All or nothing again, in an order that a search found: large and small in turn.
+    /// The same with few sizes, large and small in turn, none of them that of a bid.
     Interleaved,
     /// Every bid allows the one node that has all asks, which are too large.
     AllowedButUnfit,
@@ -53,9 +51,8 @@ pub enum Worst {
 
 impl Worst {
     /// All of them.
-    pub const ALL: [Worst; 9] = [
+    pub(crate) const ALL: [Worst; 8] = [
         Worst::OneOwner,
-        Worst::TwoOwners,
         Worst::Denied,
         Worst::Conflicts,
         Worst::AllOrNothing,
@@ -70,7 +67,7 @@ static BOOKS: LazyLock<Mutex<BTreeMap<usize, &'static Book>>> = LazyLock::new(Mu
 
 impl Book {
     /// The usual mix, made once per size.
-    pub fn cached(size: usize) -> &'static Book {
+    pub(crate) fn cached(size: usize) -> &'static Book {
         let mut books = BOOKS.lock().expect("no bench panics while it makes a book");
         books.entry(size).or_insert_with(|| Box::leak(Box::new(Book::usual(size))))
     }
@@ -104,7 +101,7 @@ impl Book {
     }
 
     /// A book made to be slow: half asks, half bids, all prices cross.
-    pub fn worst(worst: Worst, size: usize) -> Book {
+    pub(crate) fn worst(worst: Worst, size: usize) -> Book {
         let mut numbers = Numbers::new(5);
         let traders = keys::traders(1002);
         let (sellers, buyer) = (&traders[..2], &traders[2]);
@@ -116,7 +113,7 @@ impl Book {
             let mut entry = order(number, if is_ask { &sellers[turn] } else { buyer }, is_ask);
             let step = small(number / 2);
             entry.submitted.order.rate = RatePerBillion::new(if is_ask { 1000 + step } else { 1_000_000 + step });
-            spoil(&mut entry, worst, &many, (step, numbers.below(600)));
+            spoil(&mut entry, worst, &many, (step, numbers.below(40_000)));
             book.orders.push(entry);
         }
         if matches!(worst, Worst::Conflicts) {
@@ -135,22 +132,15 @@ fn spoil(entry: &mut BookOrder, worst: Worst, many: &[NodeId], (step, random): (
     };
     match worst {
         Worst::OneOwner => entry.owner = [0; 32],
-        Worst::TwoOwners => {
-            let turn = u8::try_from(step % 2).expect("a bit");
-            entry.owner = [turn; 32];
-            all_or_nothing(entry, if is_ask == (turn == 0) { 5 } else { 10 });
-        }
         Worst::Denied if is_ask => entry.submitted.order.denied_nodes = many.to_vec(),
-        Worst::AllOrNothing => all_or_nothing(entry, 2 * (1 + step % 40_000) + u32::from(is_ask)),
+        Worst::AllOrNothing => all_or_nothing(entry, 2 * (1 + random) + u32::from(is_ask)),
         Worst::Interleaved => {
-            let units = if is_ask { if step % 2 == 0 { 40_000 + step } else { 100 + random } } else { 1_000 + random };
-            all_or_nothing(entry, units);
+            let large = if step % 2 == 0 { 11 + random % 10 } else { 1 + random % 9 };
+            all_or_nothing(entry, if is_ask { large } else { 10 });
         }
         Worst::AllowedButUnfit if is_ask => all_or_nothing(entry, 10),
         Worst::AllowedButUnfit => {
-            // A bid of 10 units whose channel type only allowed asks of another size have.
-            entry.open = UnitCount::new(11);
-            entry.submitted.order.min_units = UnitCount::new(11);
+            all_or_nothing(entry, 9);
             entry.submitted.order.allowed_nodes = keys::traders(2).iter().map(|trader| trader.node).collect();
         }
         Worst::LongLists if !is_ask && step % 50 == 0 => entry.submitted.order.allowed_nodes = many.to_vec(),
@@ -220,7 +210,7 @@ fn kind(entry: &mut BookOrder, numbers: &mut Numbers) {
     }
 }
 
-/// One unit at any size of message: a signature and an address, as real orders have them.
+/// One unit; with a signature and an address, as real orders have them.
 fn order(number: usize, trader: &Trader, is_ask: bool) -> BookOrder {
     let mut nonce = [0; 32];
     nonce[..4].copy_from_slice(&small(number).to_be_bytes());

@@ -1,9 +1,9 @@
 //! The order book made small: numbers instead of keys, by duration and side, in order of priority.
 
 use crate::pairing::{BookOrder, PairingRules};
-use core::hash::Hash;
+use core::hash::{BuildHasherDefault, Hasher};
 use std::collections::{BTreeMap, HashMap};
-use tidegate_protocol::keys::NodeId;
+use tidegate_protocol::keys::{AccountKey, NodeId};
 use tidegate_protocol::order::{AnnouncementConstraint, AuctionType, ConfirmationConstraint, NodeTier, OrderVersion};
 use tidegate_protocol::units::{BlockCount, Sats, UnitCount};
 
@@ -20,6 +20,27 @@ pub(super) fn index(number: u32) -> usize {
 /// An index as a number.
 pub(super) fn number(index: usize) -> u32 {
     u32::try_from(index).expect("fewer than 2^32 orders and list entries fit into memory")
+}
+
+/// A map by numbers that were given out here, from 0 on: nobody else chooses them, so a simple hash will do.
+pub(super) type NumberMap<V> = HashMap<u32, V, BuildHasherDefault<NumberHasher>>;
+
+/// Multiplies by the golden ratio of 2^64.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
 }
 
 /// One order, made small.
@@ -54,7 +75,7 @@ pub(super) struct Names {
     /// Whether the nodes of a list are the allowed or the denied ones, and where it ends in `members`.
     lists: Vec<(bool, usize)>,
     members: Vec<u32>,
-    conflicts: HashMap<u32, Vec<u32>>,
+    conflicts: NumberMap<Vec<u32>>,
 }
 
 impl Names {
@@ -64,14 +85,20 @@ impl Names {
         allowing.then_some(members)
     }
 
-    /// Whether the list accepts the node, as [`tidegate_protocol::order::Order::accepts_node`] says.
-    pub(super) fn accepts(&self, list: u32, node: u32) -> bool {
-        self.list(list).is_none_or(|(allowing, members)| members.binary_search(&node).is_ok() == allowing)
+    /// The nodes of a list, when it is one of denied nodes.
+    pub(super) fn denied(&self, list: u32) -> Option<&[u32]> {
+        let (allowing, members) = self.list(list)?;
+        (!allowing).then_some(members)
     }
 
     /// The nodes that shall not meet this one, in rising order.
     pub(super) fn conflicts_of(&self, node: u32) -> &[u32] {
         self.conflicts.get(&node).map_or(&[], Vec::as_slice)
+    }
+
+    /// Entries of all lists.
+    pub(super) fn entries(&self) -> usize {
+        self.members.len()
     }
 
     fn list(&self, list: u32) -> Option<(bool, &[u32])> {
@@ -81,7 +108,7 @@ impl Names {
         Some((allowing, &self.members[start..end]))
     }
 
-    fn add_list(&mut self, order: &BookOrder, nodes: &mut Register<[u8; 33]>) -> u32 {
+    fn add_list(&mut self, order: &BookOrder, nodes: &mut Register) -> u32 {
         let order = &order.submitted.order;
         let allowing = !order.allowed_nodes.is_empty();
         let listed = if allowing { &order.allowed_nodes } else { &order.denied_nodes };
@@ -96,7 +123,7 @@ impl Names {
         number(self.lists.len())
     }
 
-    fn add_conflicts(&mut self, rules: &PairingRules<'_>, nodes: &Register<[u8; 33]>) {
+    fn add_conflicts(&mut self, rules: &PairingRules<'_>, nodes: &Register) {
         let known = |node: &NodeId| nodes.0.get(&node.serialize()).copied();
         for (a, b) in rules.conflicts.iter() {
             if let (Some(a), Some(b)) = (known(a), known(b)) {
@@ -110,21 +137,57 @@ impl Names {
     }
 }
 
-/// Numbers in order of first appearance.
-#[derive(Debug)]
-struct Register<K>(HashMap<K, u32>);
+/// Keys, numbered in order of first appearance.
+#[derive(Debug, Default)]
+struct Register(HashMap<[u8; 33], u32>);
 
-impl<K: Eq + Hash> Register<K> {
-    fn number(&mut self, key: K) -> u32 {
+impl Register {
+    fn number(&mut self, key: [u8; 33]) -> u32 {
         let next = number(self.0.len());
         *self.0.entry(key).or_insert(next)
     }
 }
 
+/// An owner, and what its latest order named.
+#[derive(Debug)]
+struct Owner {
+    number: u32,
+    node: (NodeId, u32),
+    account: (AccountKey, u32),
+}
+
+/// All identities. An owner mostly has one node and one account, so that the other registers are rarely asked.
+#[derive(Debug, Default)]
+struct People {
+    nodes: Register,
+    accounts: Register,
+    owners: HashMap<[u8; 32], Owner>,
+}
+
+impl People {
+    /// Numbers of owner, node and account.
+    fn of(&mut self, entry: &BookOrder) -> (u32, u32, u32) {
+        let (node, account) = (entry.submitted.node, entry.submitted.order.account);
+        let next = number(self.owners.len());
+        let owner = self.owners.entry(entry.owner).or_insert_with(|| Owner {
+            number: next,
+            node: (node, self.nodes.number(node.serialize())),
+            account: (account, self.accounts.number(account.serialize())),
+        });
+        // This comparison may miss that two keys are equal; then the register tells.
+        if !owner.node.0.point().eq_fast_unstable(node.point()) {
+            owner.node = (node, self.nodes.number(node.serialize()));
+        }
+        if !owner.account.0.point().eq_fast_unstable(account.point()) {
+            owner.account = (account, self.accounts.number(account.serialize()));
+        }
+        (owner.number, owner.node.1, owner.account.1)
+    }
+}
+
 /// Reads a book: the lines by duration, each side in order of priority (ties in order of `orders`), and the names.
 pub(super) fn read(orders: &[BookOrder], rules: &PairingRules<'_>) -> (BTreeMap<BlockCount, Half>, Names) {
-    let (mut nodes, mut accounts, mut owners) =
-        (Register(HashMap::new()), Register(HashMap::new()), Register(HashMap::new()));
+    let mut people = People::default();
     let mut names = Names::default();
     let mut halves: BTreeMap<BlockCount, Half> = BTreeMap::new();
     for (place, entry) in (0..).zip(orders) {
@@ -135,12 +198,13 @@ pub(super) fn read(orders: &[BookOrder], rules: &PairingRules<'_>) -> (BTreeMap<
         } else {
             (&mut half.bids, bid_kind(entry, rules.ratings_enabled))
         };
+        let (owner, node, account) = people.of(entry);
         side.push(Line {
             order: place,
-            node: nodes.number(entry.submitted.node.serialize()),
-            account: accounts.number(order.account.serialize()),
-            owner: owners.number(entry.owner),
-            list: names.add_list(entry, &mut nodes),
+            node,
+            account,
+            owner,
+            list: names.add_list(entry, &mut people.nodes),
             left: entry.open,
             min: order.min_units,
             rate: order.rate.get(),
@@ -149,7 +213,7 @@ pub(super) fn read(orders: &[BookOrder], rules: &PairingRules<'_>) -> (BTreeMap<
             self_balance: order.self_balance(),
         });
     }
-    names.add_conflicts(rules, &nodes);
+    names.add_conflicts(rules, &people.nodes);
     for half in halves.values_mut() {
         sort(&mut half.asks, |rate| rate);
         sort(&mut half.bids, |rate| u32::MAX - rate);
@@ -159,9 +223,11 @@ pub(super) fn read(orders: &[BookOrder], rules: &PairingRules<'_>) -> (BTreeMap<
 
 /// Stable sort by the key of the rate: numbers are sorted, then each line moves once.
 fn sort(lines: &mut Vec<Line>, key: impl Fn(u32) -> u32) {
-    let mut keys: Vec<(u32, u32)> = (0..).zip(&*lines).map(|(at, line)| (key(line.rate), at)).collect();
+    let mut keys: Vec<u64> =
+        (0u32..).zip(&*lines).map(|(at, line)| u64::from(key(line.rate)) << 32 | u64::from(at)).collect();
     keys.sort_unstable();
-    *lines = keys.into_iter().map(|(_, at)| lines[index(at)]).collect();
+    let place = |key: u64| usize::try_from(key & u64::from(u32::MAX)).expect("32 bits are an index");
+    *lines = keys.into_iter().map(|key| lines[place(key)]).collect();
 }
 
 /// Everything but rate, sizes and identities that the predicates read of an ask, as one number.

@@ -1,19 +1,18 @@
-//! Asks filed under a node: those that it owns, or those that allow it.
+//! Asks filed under a node: those that it owns, those that allow it, those that deny it.
 
-use super::book::{index, number};
-use std::collections::HashMap;
+use super::book::{NumberMap, index, number};
 
 /// Ranks of asks by node, each node's in rising order, with pointers over those that are used up.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Streams {
-    spans: HashMap<u32, Span>,
+    spans: NumberMap<Span>,
     ranks: Vec<u32>,
     /// Where to look on from a place: itself while its ask is not known to be used up.
     forward: Vec<u32>,
 }
 
 /// A part of one node's asks, from a place on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Span {
     pub(super) start: u32,
     pub(super) end: u32,
@@ -23,7 +22,7 @@ impl Streams {
     /// Files (node, rank) in any order.
     pub(super) fn new(mut entries: Vec<(u32, u32)>) -> Streams {
         entries.sort_unstable();
-        let mut spans: HashMap<u32, Span> = HashMap::new();
+        let mut spans: NumberMap<Span> = NumberMap::default();
         for (place, (node, _)) in (0..).zip(&entries) {
             spans.entry(*node).or_insert(Span { start: place, end: place }).end = place + 1;
         }
@@ -32,8 +31,15 @@ impl Streams {
     }
 
     /// The asks of a node.
-    pub(super) fn of(&self, node: u32) -> Option<Span> {
-        self.spans.get(&node).copied()
+    pub(super) fn of(&self, node: u32) -> Span {
+        self.spans.get(&node).copied().unwrap_or_default()
+    }
+
+    /// Whether the rank is in the span. The ranks asked for rise: what is below them leaves the span.
+    pub(super) fn contains(&self, span: &mut Span, rank: u32) -> bool {
+        let rest = &self.ranks[index(span.start)..index(span.end)];
+        span.start += number(rest.partition_point(|other| *other < rank));
+        span.start < span.end && self.ranks[index(span.start)] == rank
     }
 
     /// The rank at the first place of the span whose ask is not used up, and the rest after it.
@@ -74,9 +80,9 @@ mod tests {
     fn walk(streams: &mut Streams, node: u32, dead: &BTreeSet<u32>) -> Vec<u32> {
         let mut found = Vec::new();
         let mut rest = streams.of(node);
-        while let Some((rank, after)) = rest.and_then(|span| streams.next(span, |rank| dead.contains(&rank))) {
+        while let Some((rank, after)) = streams.next(rest, |rank| dead.contains(&rank)) {
             found.push(rank);
-            rest = Some(after);
+            rest = after;
         }
         found
     }
@@ -93,5 +99,14 @@ mod tests {
         }
         assert_eq!(walk(&mut streams, 5, &dead), [9]);
         assert_eq!(walk(&mut streams, 6, &dead), Vec::<u32>::new());
+    }
+
+    #[test]
+    fn rising_ranks_are_found_in_a_span() {
+        let streams = Streams::new(vec![(7, 3), (5, 4), (7, 1), (7, 8)]);
+        let mut span = streams.of(7);
+        let found: Vec<u32> = (0..10).filter(|rank| streams.contains(&mut span, *rank)).collect();
+        assert_eq!(found, [1, 3, 8]);
+        assert!(!streams.contains(&mut streams.of(6), 1));
     }
 }

@@ -164,7 +164,7 @@ fn bids_carry_what_the_offer_says() {
     let stranger = AccountKey::new(secret(9).public_key(&SECP));
     let mut other = bid();
     other.account = stranger;
-    let expected = TicketError::Account { expected: provider(), found: stranger };
+    let expected = TicketError::Account { expected: Box::new(provider()), found: Box::new(stranger) };
     assert_eq!(registered().check_bid(&other), Err(expected));
     assert_eq!(refused(|order| order.auction = AuctionType::Outbound), TicketError::Market);
     assert_eq!(refused(|order| order.side = OrderSide::Ask(Default::default())), TicketError::Market);

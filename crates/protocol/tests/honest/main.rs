@@ -1,7 +1,11 @@
 //! Refusing an honest batch is a defect: thousands of random ones are accepted, signed for and finalized, and every
 //! number that verification draws from them is the one that the generator computed by itself.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails, and a run says what it tried"
+)]
 
 mod generator;
 

@@ -1,7 +1,11 @@
 //! What a hostile or broken venue may say: each kind is a row, each row is tried on several random honest batches, and
 //! none may pass. A run prints the rows.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails, and a run says what it tried"
+)]
 
 mod conversation;
 #[path = "../honest/generator/mod.rs"]

@@ -168,10 +168,23 @@ pub(crate) const PAIRS: &[Row] = &[
         let place = s.place();
         let more = s.own(place).units_unfulfilled.get() + 1;
         s.at(place).units = UnitCount::new(more);
+        s.other(place).amount = UnitCount::new(1_000_000).to_sats();
         s.fund(place);
         s.rebalance()
     }),
-    ("units that wrap in 32 bits", "Overfilled|ChannelOutput", |s| {
+    ("more units than the other order has", "TheirAmount", |s| {
+        let place = s.place();
+        let units = s.at(place).units.get();
+        s.other(place).amount = UnitCount::new(units - 1).to_sats();
+        Some(())
+    }),
+    ("fewer units than the other order gives", "TheirMinimum", |s| {
+        let place = s.place_where(|own, _| own.order.auction == AuctionType::Inbound)?;
+        let units = s.at(place).units.get();
+        s.other(place).min_units = UnitCount::new(units + 1);
+        Some(())
+    }),
+    ("units that wrap in 32 bits", "Overfilled|ChannelOutputMissing", |s| {
         let place = s.place();
         let mut second = s.at(place).clone();
         (second.order.multisig, second.order.order.nonce) =
@@ -265,7 +278,7 @@ pub(crate) const CHANNELS: &[Row] = &[
         Some(())
     }),
     ("a self balance beyond all bitcoin", "Arithmetic", |s| {
-        let place = s.place_where(|own, _| own.order.is_ask())?;
+        let place = s.place_where(|own, _| own.order.is_ask() && own.order.version >= OrderVersion::V4)?;
         s.other_bid(place)?.self_balance = Sats::MAX;
         Some(())
     }),
@@ -468,7 +481,7 @@ pub(crate) const MONEY: &[Row] = &[
         s.pay_to(change, |_, _| ());
         Some(())
     }),
-    ("an expiry beyond the quoted extension", "ExpiryTooFar", |s| {
+    ("an expiry beyond the quoted extension", "ExtensionTooLong", |s| {
         let change = s.change(true).filter(|_| s.prepare.batch_version.extends_accounts())?;
         let quoted = s.local.orders.values().map(|own| own.extension_quoted).max()?;
         let latest = s.local.best_height.get() + 3 + quoted.max(s.local.extension_now).get();
@@ -477,7 +490,7 @@ pub(crate) const MONEY: &[Row] = &[
         s.pay_to(change, |_, _| ());
         Some(())
     }),
-    ("an expiry beyond the life of an account", "ExpiryTooFar", |s| {
+    ("an expiry beyond the life of an account", "ExpiryTooFar|ExtensionTooLong", |s| {
         let change = s.change(true).filter(|_| s.prepare.batch_version.extends_accounts())?;
         s.diff(change).new_expiry = Some(BlockHeight::new(s.local.best_height.get() + 52_561));
         s.pay_to(change, |_, _| ());
@@ -607,6 +620,11 @@ pub(crate) const TRANSACTION: &[Row] = &[
     }),
     ("an amount that wraps", "OutputSum", |s| {
         s.prepare.transaction.output.push(TxOut { value: Amount::MAX, script_pubkey: ScriptBuf::new_p2a() });
+        Some(())
+    }),
+    ("a transaction that no block holds", "TransactionWeight", |s| {
+        let script_pubkey = ScriptBuf::from_bytes(vec![0x6a; 1_000_001]);
+        s.prepare.transaction.output.push(TxOut { value: Amount::MAX_MONEY, script_pubkey });
         Some(())
     }),
     ("inputs out of order", "InputOrder", |s| {

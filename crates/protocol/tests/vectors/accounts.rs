@@ -2,16 +2,19 @@
 
 use crate::support::{Entry, hex, load, report, unhex};
 use serde_json::Value;
-use tidegate_protocol::account::{self, AccountTerms, AccountVersion};
+use std::collections::BTreeMap;
+use tidegate_protocol::account::{self, Account, AccountTerms, AccountVersion};
 use tidegate_protocol::auth::{AuthChallenge, CommitHash};
 use tidegate_protocol::bitcoin::hashes::{Hash, sha256};
-use tidegate_protocol::bitcoin::secp256k1::{Scalar, Secp256k1};
+use tidegate_protocol::bitcoin::secp256k1::{Scalar, Secp256k1, SecretKey};
 use tidegate_protocol::bitcoin::taproot::LeafVersion;
-use tidegate_protocol::bitcoin::{Address, Network, Witness};
-use tidegate_protocol::keys::{AccountKey, BatchKey, FAMILY_ACCOUNT, SharedSecret};
-use tidegate_protocol::script::{INITIAL_BATCH_KEY, SpendKind, classify_spend};
-use tidegate_protocol::units::{BlockHeight, SATS_PER_UNIT, SatPerKw};
-use tidegate_protocol::{batch::BatchVersion, sizes};
+use tidegate_protocol::bitcoin::{Address, Network, OutPoint, ScriptBuf, Txid, WPubkeyHash, Witness};
+use tidegate_protocol::fees::reference_premium;
+use tidegate_protocol::keys::{AccountKey, AuctioneerKey, BatchKey, FAMILY_ACCOUNT, KeyLocator, SharedSecret};
+use tidegate_protocol::script::{INITIAL_BATCH_KEY, MAX_BATCH_HISTORY, SpendKind, classify_spend};
+use tidegate_protocol::spend::{ClosePath, close_to_script};
+use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion, SATS_PER_UNIT, SatPerKw, Sats};
+use tidegate_protocol::{batch::BatchVersion, recovery, sizes};
 
 pub(crate) fn version(number: u64) -> AccountVersion {
     match number {
@@ -33,18 +36,51 @@ pub(crate) fn terms(entry: &Value, version_key: &str) -> AccountTerms {
     }
 }
 
+/// Terms whose scripts have the sizes that everybody estimates with.
+fn sample(version: AccountVersion) -> AccountTerms {
+    let point = |seed: u8| SecretKey::from_slice(&[seed; 32]).unwrap().public_key(&Secp256k1::new());
+    AccountTerms {
+        version,
+        trader: AccountKey::new(point(1)),
+        auctioneer: AuctioneerKey::new(point(2)),
+        batch: INITIAL_BATCH_KEY.parse().unwrap(),
+        secret: SharedSecret::new([3; 32]),
+        expiry: BlockHeight::new(850_000),
+    }
+}
+
+/// Estimates of version 0 assume an expiry of four bytes, those of the taproot versions one of three.
+fn script_bytes(version: AccountVersion) -> u64 {
+    let expiry = BlockHeight::new(if version == AccountVersion::V0 { 1 << 23 } else { 850_000 });
+    let terms = AccountTerms { expiry, ..sample(version) };
+    u64::try_from(terms.inner_script().unwrap().len()).unwrap()
+}
+
+/// Numbers of which this package knows nothing: defaults of the programs, and a market that the wire no longer names.
+const OF_OTHERS: [&str; 3] =
+    ["default_batch_step_timeout_sec", "default_funding_conf_target", "legacy_lease_duration_bucket"];
+
 #[test]
 fn constants_are_the_networks() {
     let Some(file) = load("constants.json") else { return };
     let v0 = AccountVersion::V0;
     let v2 = AccountVersion::V2;
-    let sizes = [
+    // One part of the rate's unit earns one satoshi of that many, per block.
+    let part = |amount| reference_premium(Sats::constant(amount), RatePerBillion::new(1), BlockCount::new(1));
+    assert_eq!((part(999_999_999), part(1_000_000_000)), (Ok(Sats::ZERO), Ok(Sats::constant(1))));
+    let numbers = [
         ("account_key_family", u64::from(FAMILY_ACCOUNT)),
+        ("account_witness_script_size", script_bytes(v0)),
         ("base_supply_unit", SATS_PER_UNIT),
+        ("default_account_key_window", u64::from(recovery::DEFAULT_KEYS)),
         ("expiry_witness_size", sizes::expiry_witness_size(v0)),
         ("fee_per_kw_floor", SatPerKw::FLOOR.get()),
+        ("fee_rate_total_parts", 1_000_000_000),
         ("input_size", sizes::INPUT),
         ("latest_batch_version", 58),
+        ("max_batch_id_history_lookup", u64::try_from(MAX_BATCH_HISTORY).unwrap()),
+        // What the witness of version 0 is made of: count, lengths, two signatures, script.
+        ("max_witness_sig_len", (sizes::cooperative_witness_size(v0) - 4 - script_bytes(v0)) / 2),
         ("min_account_value", account::MIN_ACCOUNT_VALUE.get()),
         ("min_no_dust_account_size", account::MIN_RECREATED_VALUE.get()),
         ("multisig_witness_size", sizes::cooperative_witness_size(v0)),
@@ -53,16 +89,60 @@ fn constants_are_the_networks() {
         ("p2wkh_output_size", sizes::P2WKH_OUTPUT),
         ("p2wkh_witness_size", sizes::P2WKH_WITNESS),
         ("p2wsh_output_size", sizes::P2WSH_OUTPUT),
+        ("recovery_first_block_mainnet", u64::from(recovery::FIRST_BLOCK_MAINNET.get())),
+        ("recovery_first_block_testnet", u64::from(recovery::FIRST_BLOCK_TESTNET.get())),
+        ("taproot_expiry_script_size", script_bytes(v2)),
         ("taproot_expiry_witness_size", sizes::expiry_witness_size(v2)),
         ("taproot_multisig_witness_size", sizes::cooperative_witness_size(v2)),
     ];
-    for (name, ours) in sizes {
-        assert_eq!(file.u64(name), ours, "{name}");
+    let texts = [
+        ("initial_batch_key", INITIAL_BATCH_KEY),
+        ("auctioneer_key_mainnet", recovery::AUCTIONEER_MAINNET),
+        ("auctioneer_key_testnet", recovery::AUCTIONEER_TESTNET),
+    ];
+    let ours: BTreeMap<&str, Value> = numbers
+        .into_iter()
+        .map(|(name, number)| (name, Value::from(number)))
+        .chain(texts.into_iter().map(|(name, text)| (name, Value::from(text))))
+        .chain([("dust_limits_close", dust_limits())])
+        .collect();
+    let mut checked = 0;
+    for (name, value) in file.as_object().unwrap().iter().filter(|(name, _)| *name != "description") {
+        match ours.get(name.as_str()) {
+            Some(expected) => assert_eq!(value, expected, "{name}"),
+            None if OF_OTHERS.contains(&name.as_str()) => println!("constants.json: {name} is not of this package"),
+            None => panic!("constant {name} is not checked"),
+        }
+        checked += usize::from(ours.contains_key(name.as_str()));
     }
-    assert_eq!(file.text("initial_batch_key"), INITIAL_BATCH_KEY);
     let latest = BatchVersion(file.u32("latest_batch_version"));
     assert!(latest.zero_conf() && latest.upgrades_taproot_v2());
-    report("constants.json", "numbers", sizes.len() + 1);
+    report("constants.json", "numbers", checked);
+}
+
+/// The least value that a close pays to each kind of output, found by trying.
+fn dust_limits() -> Value {
+    let script = sample(AccountVersion::V2).output_script().unwrap();
+    let hash = [7; 20];
+    let kinds = [
+        ("p2sh", script.to_p2sh()),
+        ("p2tr", script.clone()),
+        ("p2wpkh", ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array(hash))),
+        ("p2wsh", script.to_p2wsh()),
+    ];
+    let limit = |to: &ScriptBuf| {
+        let outpoint = Some(OutPoint { txid: Txid::from_byte_array([4; 32]), vout: 0 });
+        let locator = KeyLocator { family: FAMILY_ACCOUNT, index: 0 };
+        let pays = |value: &u64| {
+            let value = Sats::new(*value).unwrap();
+            let initiated = Account::initiated(sample(AccountVersion::V0), locator, value, BlockHeight::new(1));
+            let account = Account { outpoint, ..initiated };
+            let close = close_to_script(&account, to.clone(), SatPerKw::FLOOR, ClosePath::Cooperative);
+            close.ok().map(|transaction| transaction.output[0].value.to_sat())
+        };
+        (1..2_000).find_map(|value| pays(&value)).unwrap()
+    };
+    kinds.iter().map(|(name, script)| ((*name).to_owned(), Value::from(limit(script)))).collect()
 }
 
 #[test]
@@ -84,13 +164,13 @@ fn batch_keys_follow_one_another() {
     }
     report("key_tweaks.json", "batch_key_far", file.list("batch_key_far").len());
     let list = file.at("decrementing_batch_ids");
-    let mut key: BatchKey = list.parse("start");
-    for (index, id) in list.list("ids").iter().enumerate() {
-        assert_eq!(Some(key.to_string().as_str()), id.as_str(), "id {index}");
-        let last = key;
-        key = key.prev().unwrap();
-        assert!(index + 1 < list.list("ids").len() || last == list.parse("end"));
-    }
+    let (start, end): (BatchKey, BatchKey) = (list.parse("start"), list.parse("end"));
+    let history = start.back_to(&end).unwrap();
+    assert_eq!(
+        history.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        list.list("ids").iter().map(|id| id.as_str().unwrap()).collect::<Vec<_>>()
+    );
+    assert_eq!(end.prev().unwrap().back_to(&start), None, "the other way");
     report("key_tweaks.json", "decrementing_batch_ids", list.list("ids").len());
 }
 

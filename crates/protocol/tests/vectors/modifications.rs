@@ -10,13 +10,10 @@ use tidegate_protocol::bitcoin::psbt::Psbt;
 use tidegate_protocol::bitcoin::secp256k1::{Message, Secp256k1, XOnlyPublicKey, ecdsa, schnorr};
 use tidegate_protocol::bitcoin::{Amount, Network, OutPoint, ScriptBuf, Transaction, TxOut, Witness, consensus};
 use tidegate_protocol::fees::confirmations_needed;
-use tidegate_protocol::keys::BatchKey;
 use tidegate_protocol::label::{Action, Note};
 use tidegate_protocol::modification::{Deposit, Modification, TermsChange};
 use tidegate_protocol::musig2::{PartialSignature, PublicNonce, SigningContext};
-use tidegate_protocol::script::{
-    INITIAL_BATCH_KEY, SpendKind, classify_spend, key_spend_sighash, leaf_spend_sighash, segwit_v0_sighash,
-};
+use tidegate_protocol::script::{SpendKind, classify_spend, key_spend_sighash, leaf_spend_sighash, segwit_v0_sighash};
 use tidegate_protocol::spend::{ClosePath, spend_to_outputs};
 use tidegate_protocol::units::{BlockHeight, SatPerKw, Sats};
 
@@ -234,7 +231,6 @@ fn check_init(entry: &Value) {
     let arguments = entry.at("arguments");
     let best = BlockHeight::new(entry.u32("best_height"));
     let expected = account(entry.at("account_after"));
-    assert_eq!(expected.terms.batch, INITIAL_BATCH_KEY.parse::<BatchKey>().unwrap());
     let mut terms = expected.terms;
     (terms.version, terms.expiry) = (version(arguments.u64("version")), BlockHeight::new(arguments.u32("expiry")));
     let initiated = Account::initiated(terms, expected.locator, arguments.sats("value"), best);

@@ -1,11 +1,9 @@
-//! MuSig2 traces of both drafts, with libsecp256k1's module as second opinion for v1.0.0-rc2.
+//! MuSig2 traces of both drafts. What needs recorded secret nonces is in the module's own tests.
 
 use crate::accounts::terms;
 use crate::support::{Entry, hex, load, report};
-use secp256k1_musig as lib;
 use serde_json::Value;
-use tidegate_protocol::bitcoin::hashes::Hash;
-use tidegate_protocol::bitcoin::secp256k1::{PublicKey, SecretKey};
+use tidegate_protocol::bitcoin::secp256k1::SecretKey;
 use tidegate_protocol::musig2::{Musig2Version, PartialSignature, PublicNonce, SigningContext, aggregate, nonce_from};
 
 fn draft(entry: &Value) -> Musig2Version {
@@ -60,8 +58,8 @@ fn own_halves_complete_recorded_keys() {
     let Some(file) = load("musig2_signing.json") else { return };
     for entry in file.list("vectors") {
         let mut context = context(entry);
-        let (trader, trader_public) = nonce_from([1; 32], &context.keys[0]).unwrap();
-        let (auctioneer, auctioneer_public) = nonce_from([2; 32], &context.keys[1]).unwrap();
+        let (trader, trader_public) = nonce_from(context.version, [1; 32], &context.keys[0]).unwrap();
+        let (auctioneer, auctioneer_public) = nonce_from(context.version, [2; 32], &context.keys[1]).unwrap();
         context.nonces = [trader_public, auctioneer_public];
         let first = context.partial_sign(&entry.secret("trader_privkey"), trader).unwrap();
         let second = context.partial_sign(&entry.secret("auctioneer_privkey"), auctioneer).unwrap();
@@ -77,58 +75,11 @@ fn foreign_keys_and_nonces_are_refused() {
     let Some(file) = load("musig2_signing.json") else { return };
     let entry = &file.list("vectors")[0];
     let mut context = context(entry);
-    let (nonce, public) = nonce_from([5; 32], &context.keys[0]).unwrap();
+    let (nonce, public) = nonce_from(context.version, [5; 32], &context.keys[0]).unwrap();
     assert!(context.partial_sign(&entry.secret("trader_privkey"), nonce).is_err(), "nonce of neither side");
     context.nonces[0] = public;
-    let (nonce, _) = nonce_from([5; 32], &context.keys[0]).unwrap();
+    let (nonce, _) = nonce_from(context.version, [5; 32], &context.keys[0]).unwrap();
     assert!(context.partial_sign(&SecretKey::from_slice(&[9; 32]).unwrap(), nonce).is_err(), "key of neither side");
     assert!(PublicNonce::from_slice(&[2; 65]).is_err());
     assert!(PublicNonce::from_slice(&[0; 66]).is_err());
-}
-
-/// libsecp256k1's halves of the same session, made of the same public nonces where it is not the one to sign.
-#[test]
-fn the_library_agrees_on_draft_v1() {
-    let Some(file) = load("musig2_signing.json") else { return };
-    let mut count = 0;
-    for entry in file.list("vectors").iter().filter(|entry| draft(entry) == Musig2Version::V100Rc2) {
-        let mut context = context(entry);
-        let mut keys = context.keys.map(|key| lib_key(&key));
-        keys.sort();
-        let mut cache = lib::musig::KeyAggCache::new(&[&keys[0], &keys[1]]);
-        assert_eq!(hex(&cache.agg_pk().to_byte_array()), entry.text("internal_key"));
-        let root = tidegate_protocol::bitcoin::TapNodeHash::from_byte_array(context.merkle_root);
-        let internal = aggregate(context.keys, context.version).unwrap();
-        let tweak = tidegate_protocol::bitcoin::taproot::TapTweakHash::from_key_and_tweak(internal, Some(root));
-        let tweak = lib::Scalar::from_be_bytes(tweak.to_scalar().to_be_bytes()).unwrap();
-        cache.pubkey_xonly_tweak_add(&tweak).unwrap();
-        assert_eq!(hex(&cache.agg_pk().to_byte_array()), entry.text("output_key"));
-
-        let lib_secret = lib::SecretKey::from_secret_bytes(entry.b32("auctioneer_privkey")).unwrap();
-        let rand = lib::musig::SessionSecretRand::assume_uniformly_random([6; 32]);
-        let lib_public_key = lib_key(&context.keys[1]);
-        let (lib_nonce, lib_public) =
-            cache.nonce_gen_with_uniform_randomness(rand, lib_public_key, &context.message, [4; 32]);
-        let (nonce, public) = nonce_from([3; 32], &context.keys[0]).unwrap();
-        context.nonces = [public, PublicNonce(lib_public.serialize())];
-        let own = context.partial_sign(&entry.secret("trader_privkey"), nonce).unwrap();
-
-        let own_public = lib::musig::PublicNonce::from_byte_array(&public.0).unwrap();
-        let sum = lib::musig::AggregatedNonce::new(&[&own_public, &lib_public]);
-        let session = lib::musig::Session::new(&cache, sum, &context.message);
-        let keypair = lib::Keypair::from_secret_key(&lib_secret);
-        let theirs = session.partial_sign(lib_nonce, &keypair, &cache);
-        let own_half = lib::musig::PartialSignature::from_byte_array(&own.0).unwrap();
-        assert!(session.partial_verify(&cache, &own_half, &own_public, lib_key(&context.keys[0])));
-        let their_half = PartialSignature(theirs.serialize());
-        assert!(context.verify_partial(&context.keys[1], &context.nonces[1], &their_half));
-        let both = session.partial_sig_agg(&[&own_half, &theirs]).assume_valid();
-        assert_eq!(context.combine([own, their_half]).unwrap(), *both.as_byte_array());
-        count += 1;
-    }
-    report("musig2_signing.json", "v1.0.0-rc2 with the library", count);
-}
-
-fn lib_key(key: &PublicKey) -> lib::PublicKey {
-    lib::PublicKey::from_byte_array_compressed(key.serialize()).unwrap()
 }

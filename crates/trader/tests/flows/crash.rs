@@ -31,6 +31,11 @@ impl CrashStore {
         *self.crash.lock().unwrap() = crash;
     }
 
+    /// After this many commits more, the next one is neither made nor answered.
+    pub(crate) fn stop_after(&self, commits: u32) {
+        self.arm(Some(Crash { commits, made: false }));
+    }
+
     /// Whether the next commit is the one.
     fn stops(&self) -> Option<bool> {
         let mut crash = self.crash.lock().unwrap();

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod crash;
+mod pending;
 mod sim;
+mod tiers;
 mod trade;
 mod venue;

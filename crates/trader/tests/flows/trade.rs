@@ -81,7 +81,7 @@ pub(crate) const ALICE: Sats = Sats::constant(2_000_000);
 pub(crate) const BOB: Sats = Sats::constant(500_000);
 
 fn start(sim: &mut Sim, venue: &TestVenue, name: &'static str, node: &SandboxNode, store: &CrashStore) -> Handle {
-    let (handle, trader) = trader(TraderConfig { user_label: name.into(), ..TraderConfig::default() });
+    let (handle, trader) = trader(TraderConfig::default());
     let env = Env {
         node: node.clone(),
         link: venue.link(name),
@@ -118,7 +118,7 @@ impl Stage {
         }
     }
 
-    fn open(&mut self, handle: Handle, value: Sats, version: AccountVersion) -> Result<Account, OpenError> {
+    pub(crate) fn open(&mut self, handle: Handle, value: Sats, version: AccountVersion) -> Result<Account, OpenError> {
         let request = OpenAccount { value, expiry_blocks: BlockCount::new(4_000), version, fee_rate: None };
         self.sim.wait(async move { handle.open_account(request).await })
     }
@@ -133,7 +133,7 @@ impl Stage {
     }
 
     /// Both have an open, subscribed account.
-    fn with_accounts(version: AccountVersion) -> Stage {
+    pub(crate) fn with_accounts(version: AccountVersion) -> Stage {
         Stage::with_values(version, ALICE, BOB)
     }
 
@@ -158,7 +158,7 @@ impl Stage {
         self.order_of(who, rate, units, 1, 1_000)
     }
 
-    fn order_of(
+    pub(crate) fn order_of(
         &mut self,
         who: &'static str,
         rate: u32,
@@ -204,14 +204,14 @@ impl Stage {
     }
 
     /// Both have an order: ask of 10 units at 700, bid of 4 units at 900.
-    fn with_orders(version: AccountVersion) -> (Stage, OrderNonce, OrderNonce) {
+    pub(crate) fn with_orders(version: AccountVersion) -> (Stage, OrderNonce, OrderNonce) {
         let mut stage = Stage::with_accounts(version);
         let ask = stage.order("alice", 700, 10).unwrap();
         let bid = stage.order("bob", 900, 4).unwrap();
         (stage, ask, bid)
     }
 
-    fn accepted(&mut self, made: &Made) {
+    pub(crate) fn accepted(&mut self, made: &Made) {
         self.venue.propose(made);
         self.sim.settle();
         for who in ["alice", "bob"] {
@@ -221,7 +221,7 @@ impl Stage {
     }
 
     /// Runs a batch up to the signatures of both, and returns the complete transaction.
-    fn signed(&mut self, made: &mut Made) -> bitcoin::Transaction {
+    pub(crate) fn signed(&mut self, made: &mut Made) -> bitcoin::Transaction {
         self.accepted(made);
         let venue = self.venue.clone();
         self.sim.wait(venue.ask_to_sign(made));
@@ -235,7 +235,7 @@ impl Stage {
         party.handle = start(&mut self.sim, &self.venue, party.name, &party.node, &party.store);
     }
 
-    fn close(&mut self, who: &'static str) -> Result<bitcoin::Txid, CloseError> {
+    pub(crate) fn close(&mut self, who: &'static str) -> Result<bitcoin::Txid, CloseError> {
         let account = self.status(who).accounts[0].key();
         let handle = self.handle(who);
         self.sim.wait(async move { handle.close_account(CloseAccount { account, fee_rate: None, to: None }).await })

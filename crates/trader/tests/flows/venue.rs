@@ -47,6 +47,10 @@ struct Inner {
     /// The next submission is lost on its way.
     pub(crate) lose_submission: bool,
     forget_accounts: bool,
+    /// Snapshots cannot be asked for.
+    hide_snapshots: bool,
+    /// Ratings by node; any other node is rated good. Nothing: the question is never answered.
+    ratings: Option<BTreeMap<NodeId, NodeTier>>,
     accounts: BTreeMap<AccountKey, VenueAccount>,
     orders: BTreeMap<OrderNonce, (SubmittedOrder, OrderState)>,
     snapshots: BTreeMap<BatchId, Transaction>,
@@ -81,7 +85,8 @@ pub(crate) struct Made {
 impl TestVenue {
     pub(crate) fn new(world: &World, auctioneer: AuctioneerKey) -> TestVenue {
         let node = world.add_node("venue");
-        TestVenue { inner: Arc::default(), node, world: world.clone(), auctioneer }
+        let inner = Inner { ratings: Some(BTreeMap::new()), ..Inner::default() };
+        TestVenue { inner: Arc::new(Mutex::new(inner)), node, world: world.clone(), auctioneer }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -103,6 +108,14 @@ impl TestVenue {
 
     pub(crate) fn set_forgetful(&self, forget: bool) {
         self.lock().forget_accounts = forget;
+    }
+
+    pub(crate) fn hide_snapshots(&self, hide: bool) {
+        self.lock().hide_snapshots = hide;
+    }
+
+    pub(crate) fn set_ratings(&self, ratings: Option<BTreeMap<NodeId, NodeTier>>) {
+        self.lock().ratings = ratings;
     }
 
     pub(crate) fn link(&self, trader: &str) -> TestLink {
@@ -341,10 +354,13 @@ impl TestVenue {
     }
 
     pub(crate) fn finalize(&self, made: &Made) {
-        for trader in made.prepares.keys() {
-            let batch_id = made.batch_id.serialize().to_vec();
-            self.say(trader, ServerMessage::Finalize(Finalize { batch_id, txid: made.transaction.compute_txid() }));
-        }
+        made.prepares.keys().for_each(|trader| self.finalize_for(trader, made));
+    }
+
+    /// Only this trader hears that the batch is final.
+    pub(crate) fn finalize_for(&self, trader: &str, made: &Made) {
+        let batch_id = made.batch_id.serialize().to_vec();
+        self.say(trader, ServerMessage::Finalize(Finalize { batch_id, txid: made.transaction.compute_txid() }));
     }
 
     /// Books the batch here: accounts as they are afterwards.
@@ -480,6 +496,9 @@ impl VenueLink for TestLink {
 
     async fn snapshot(&self, batch: Option<BatchId>) -> Result<BatchSnapshot, LinkError> {
         let inner = self.call("snapshot")?;
+        if inner.hide_snapshots {
+            return Err(away());
+        }
         let batch_id = batch.expect("only by name here");
         let transaction = inner.snapshots.get(&batch_id).cloned().ok_or(LinkError::NoSnapshot)?;
         let (fee_rate, markets) = (SatPerKw::FLOOR, BTreeMap::new());
@@ -495,7 +514,14 @@ impl VenueLink for TestLink {
     }
 
     async fn ratings(&self, nodes: &[NodeId]) -> Result<Vec<(NodeId, NodeTier)>, LinkError> {
-        Ok(nodes.iter().map(|node| (*node, NodeTier::Tier1)).collect())
+        let ratings = self.call("ratings")?.ratings.clone();
+        match ratings {
+            Some(ratings) => {
+                let rating = |node: &NodeId| ratings.get(node).copied().unwrap_or(NodeTier::Tier1);
+                Ok(nodes.iter().map(|node| (*node, rating(node))).collect())
+            }
+            None => std::future::pending().await,
+        }
     }
 
     async fn connect(&self) -> Result<(), LinkError> {

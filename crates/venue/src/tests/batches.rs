@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, config};
 use super::trader::{Manners, TestTrader};
-use crate::{TickReason, VenueAccountState, VenueConfig};
+use crate::{TickOutcome, TickReason, VenueAccountState, VenueConfig};
 use tidegate_protocol::account::AccountVersion;
 use tidegate_protocol::order::OrderState;
 use tidegate_protocol::units::{BlockCount, RatePerBillion, SatPerKw, Sats, UnitCount};
@@ -22,7 +22,7 @@ fn two_strict_traders_of_every_account_version_settle_a_batch() {
         let first = bench.call(bench.handle.clone().status()).unwrap().next_batch;
 
         let outcome = bench.tick(&mut [&mut seller, &mut buyer]);
-        assert_eq!((outcome.cleared, outcome.reason), (Some(first), TickReason::Cleared));
+        assert_eq!(outcome, TickOutcome { cleared: Some(first), reason: TickReason::Cleared, cut: false });
         seller.answer_all(&mut bench);
         buyer.answer_all(&mut bench);
         assert_eq!((seller.finalized.len(), buyer.finalized.len()), (1, 1));
@@ -98,6 +98,16 @@ fn nothing_clears_without_a_meeting_of_orders() {
     seller.ask(&mut bench, 2000, 2);
     buyer.bid(&mut bench, 1000, 2);
     assert_eq!(bench.tick(&mut [&mut seller, &mut buyer]).reason, TickReason::NoMatch);
+}
+
+#[test]
+fn a_tick_without_work_left_clears_nothing_and_says_that_it_was_cut() {
+    let mut bench = Bench::with(VenueConfig { clearing_work: 0, ..config() });
+    let (mut seller, mut buyer) = pair(&mut bench, AccountVersion::V2, AccountVersion::V2);
+    seller.ask(&mut bench, 500, 2);
+    buyer.bid(&mut bench, 1000, 2);
+    let outcome = bench.tick(&mut [&mut seller, &mut buyer]);
+    assert_eq!(outcome, TickOutcome { cleared: None, reason: TickReason::NoMatch, cut: true });
 }
 
 #[test]

@@ -38,14 +38,14 @@ pub(crate) struct BookOrder {
 /// What both orders of a pair must agree on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
-    auction: AuctionType,
-    duration: u32,
-    channel_type: OrderChannelType,
-    unannounced: bool,
-    zero_conf: bool,
-    rate: u32,
-    units: u32,
-    self_balance: bool,
+    pub(crate) auction: AuctionType,
+    pub(crate) duration: u32,
+    pub(crate) channel_type: OrderChannelType,
+    pub(crate) unannounced: bool,
+    pub(crate) zero_conf: bool,
+    pub(crate) rate: u32,
+    pub(crate) units: u32,
+    pub(crate) self_balance: bool,
 }
 
 impl Wish {

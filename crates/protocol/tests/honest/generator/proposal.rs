@@ -423,7 +423,7 @@ pub(crate) fn number(version: AccountVersion) -> u32 {
     }
 }
 
-fn nonces(draw: &mut Draw) -> PublicNonce {
+pub(crate) fn nonces(draw: &mut Draw) -> PublicNonce {
     let halves = [secret(draw), secret(draw)].map(|half| point(&half).serialize());
     PublicNonce(halves.concat().try_into().unwrap())
 }
