@@ -26,6 +26,18 @@ const ARROWS: &[Row] = &[
     ("tidegate-strategies", Some(&["tidegate-protocol", "tidegate-engine"])),
     ("tidegate-auditor", Some(&[])),
     (
+        "tidegate-sim",
+        Some(&[
+            "tidegate-protocol",
+            "tidegate-ports",
+            "tidegate-wire",
+            "tidegate-trader",
+            "tidegate-venue",
+            "tidegate-sandbox",
+            "tidegate-auditor",
+        ]),
+    ),
+    (
         "tidegate-fuzz",
         Some(&[
             "tidegate-protocol",

@@ -226,4 +226,18 @@ mod tests {
         assert_eq!(depth(None), 6);
         assert_eq!(depth(Some(Sats::constant(1_000_000_000))), 3);
     }
+
+    #[test]
+    fn looks_below_the_noted_height_for_what_a_reorganisation_moved() {
+        for state in [AccountState::PendingOpen, AccountState::Open, AccountState::PendingClosed] {
+            let mut book = Book::default();
+            let account = Account { state, height_hint: BlockHeight::new(700), ..fixtures::account(1) };
+            book.apply(Update::Account(Box::new(account)));
+            let hint = match demanded(&book, None).unwrap().into_values().next() {
+                Some(Watch::Confirmation { height_hint, .. } | Watch::Spend { height_hint, .. }) => height_hint,
+                None => panic!("{state:?} is watched"),
+            };
+            assert_eq!(hint, BlockHeight::new(688), "{state:?}");
+        }
+    }
 }

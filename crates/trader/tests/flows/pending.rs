@@ -294,3 +294,22 @@ fn an_account_that_was_paid_in_time_is_not_cancelled_when_its_commit_was_lost() 
     assert_eq!(stage.state("alice"), AccountState::Open, "with the same payment");
     assert_eq!(stage.payments("alice"), 1);
 }
+
+#[test]
+fn a_close_overtakes_a_signed_batch_that_the_venue_gave_up() {
+    let (mut stage, ask, bid) = Stage::with_orders(AccountVersion::V2);
+    let mut made = stage.venue.make(batch_id(1), ask, bid, 4, 800, 500);
+    stage.signed(&mut made);
+    stage.venue.clear(&made);
+    let channel = channels(&stage.alice.node);
+    assert_eq!(channel.len(), 1);
+    let handle = stage.handle("alice");
+    stage.sim.wait(async move { handle.cancel_order(ask).await }).unwrap();
+    let txid = stage.close("alice").expect("the venue signs the close, so no round of its goes on");
+    assert_eq!(channels(&stage.alice.node), channel, "our signature is out: only the chain gives the channel up");
+    assert!(stage.status("alice").pending_batches.is_empty());
+    stage.mine(1);
+    assert!(stage.world.transaction(txid).unwrap().1.is_some());
+    assert_eq!(stage.state("alice"), AccountState::Closed);
+    assert_eq!(rows(&mut stage, "staged"), 0);
+}

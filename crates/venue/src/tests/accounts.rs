@@ -401,7 +401,7 @@ fn a_store_written_by_another_stops_the_venue() {
     assert!(futures_util::FutureExt::now_or_never(&mut call).is_none());
     assert!(matches!(bench.end(), Err(crate::Halt::Store(StoreError::Moved { .. }))));
     let refused = futures_util::FutureExt::now_or_never(&mut call).unwrap().unwrap_err();
-    assert_eq!(refused.class(), ServeClass::Internal);
+    assert_eq!(refused.class(), ServeClass::Unavailable);
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub(crate) fn outcome(terms: &Terms, maker: &ExecutionFee, taker: &ExecutionFee)
 }
 
 pub(crate) fn chain_fee(channels: u64, rate: u64, version: AccountVersion) -> u64 {
-    let bytes = 43 + 41 + (43 * channels + 1) / 2;
+    let bytes = 43 + 41 + (43 * channels).div_ceil(2);
     let witness = if version == AccountVersion::V0 { 229 } else { 66 };
     rate * (4 * bytes + witness) / 1000
 }
