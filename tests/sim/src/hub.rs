@@ -14,6 +14,9 @@ use tidegate_venue::Handle;
 use tidegate_wire::poolrpc::{ClientAuctionMessage, ServerAuctionMessage};
 use tidegate_wire::stream;
 
+/// Waiting for a time.
+type Nap<'a> = core::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
 /// How often the wire misbehaves, in parts of a million messages or calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WireRates {
@@ -248,7 +251,7 @@ impl Hub {
 
     /// Waits until a queue has something whose time has come. Giving up loses nothing.
     async fn wait<T>(&self, mut look: impl FnMut(&mut Inner, Timestamp) -> Next<T> + Send) -> T {
-        let mut sleep: Option<(Timestamp, core::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>)> = None;
+        let mut sleep: Option<(Timestamp, Nap<'_>)> = None;
         poll_fn(move |context| {
             loop {
                 let next = {

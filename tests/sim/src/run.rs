@@ -210,15 +210,6 @@ impl Run {
         while self.clock.now() < until {
             let next = self.clock.now().plus_ms(60_000).min(until);
             self.executor.run_until(next).map_err(|stuck| vec![stuck.to_string()])?;
-            if std::env::var("SIMDBG").is_ok() {
-                eprintln!(
-                    "DBG t={} h={} polls={} calls={:?}",
-                    self.clock.now().0 - START.0,
-                    self.world.height().get(),
-                    self.executor.polls(),
-                    self.report().calls
-                );
-            }
             let findings = audit::always(self);
             if !findings.0.is_empty() {
                 return Err(findings.0);
