@@ -4,7 +4,7 @@
 //! the state which it names is durable. The functions that release something which spends an account take the receipt
 //! and compare it with the transaction.
 
-use crate::book::Update;
+use crate::book::{Standing, Update};
 use crate::error::ReleaseError;
 use bitcoin::{OutPoint, Transaction, Txid};
 use std::collections::BTreeMap;
@@ -50,6 +50,8 @@ impl Receipt {
         for update in updates {
             match update {
                 Update::Account(account) => spends.extend(closing(account).map(|spend| (account.key(), spend))),
+                // A batch that loses its place, e.g. to a close in the same commit, releases nothing any more.
+                Update::Stage(batch) if batch.standing != Standing::Active => {}
                 Update::Stage(batch) => {
                     for staged in &batch.accounts {
                         let next = if staged.recreated { staged.after.outpoint } else { None };
