@@ -311,7 +311,10 @@ fn from_address(wire: poolrpc::NodeAddress) -> Result<NodeAddress, DecodeError> 
     if port == 0 || !host_is_plain {
         return Err(bad());
     }
-    Ok(NodeAddress(format!("{host}:{port}")))
+    let address = format!("{host}:{port}");
+    // With the usual port added it must still be an address that others take from us.
+    read::at_most(field, address.len(), MAX_ADDRESS_BYTES)?;
+    Ok(NodeAddress(address))
 }
 
 pub(crate) fn to_tier(tier: NodeTier) -> poolrpc::NodeTier {
@@ -386,6 +389,9 @@ mod tests {
             assert_eq!(read(good), Ok(good.to_owned()));
         }
         assert_eq!(read("abc.onion"), Ok("abc.onion:9735".to_owned()));
+        let onion = |length: usize| format!("{}.onion", "x".repeat(length - ".onion".len()));
+        assert_eq!(read(&onion(250)), Ok(format!("{}:9735", onion(250))));
+        assert!(read(&onion(251)).is_err(), "too long once it has a port");
         let long = format!("{}:9735", "x".repeat(256));
         for bad in [
             "",

@@ -165,7 +165,7 @@ fn every_target_has_a_corpus_and_a_fuzzer_and_no_folder_is_left_over() {
 fn bent_batches_reach_every_depth_of_the_verifier() {
     let _alone = alone();
     let kept = corpus("verify");
-    let inputs = (0..kept.len()).flat_map(|at| (0..100).map(move |seed| (at, seed)));
+    let inputs = (0..kept.len()).flat_map(|at| (0..12).map(move |seed| (at, seed)));
     let (mut accepted, mut refusals) = (BTreeSet::new(), BTreeSet::new());
     for (at, seed) in inputs {
         let input = mutated(&kept, at, seed);
@@ -176,8 +176,8 @@ fn bent_batches_reach_every_depth_of_the_verifier() {
         }
     }
     println!("{} bent batches accepted; refusals of {} kinds: {refusals:?}", accepted.len(), refusals.len());
-    assert!(accepted.len() >= 100, "{} accepted", accepted.len());
-    assert!(refusals.len() >= 30, "{refusals:?}");
+    assert!(accepted.len() >= 150, "{} accepted", accepted.len());
+    assert!(refusals.len() >= 55, "{refusals:?}");
 }
 
 /// A decoder that fails for one input in a few hundred mutations, as a real defect would.

@@ -25,6 +25,7 @@ use scene::Scene;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 use table::{Row, expected};
+use tidegate_protocol::bitcoin::{Amount, ScriptBuf, TxOut, consensus};
 use tidegate_protocol::verify::{VerifyError, verify_finalize, verify_prepare, verify_sign};
 use tidegate_wire::{batch as wire, poolrpc};
 
@@ -128,6 +129,40 @@ fn no_lie_about_the_end_is_accepted() {
         let batch = verify_prepare(&honest.local.view(), &honest.prepare).unwrap();
         verify_finalize(&batch, &scene.finalize)
     });
+}
+
+/// An honest proposal whose transaction got an output of nothing that makes it weigh so many bytes more than a block holds.
+fn heavy(honest: &Proposal, excess: usize) -> Scene {
+    const BLOCK_BYTES: usize = 1_000_000;
+    /// Value, and the length of a script of more than 65,535 bytes.
+    const AROUND: usize = 8 + 5;
+    let mut scene = Scene::of(honest, 0);
+    let length = BLOCK_BYTES + excess - consensus::serialize(&scene.prepare.transaction).len() - AROUND;
+    let script_pubkey = ScriptBuf::from_bytes(vec![0x6a; length]);
+    scene.prepare.transaction.output.push(TxOut { value: Amount::ZERO, script_pubkey });
+    scene.sort();
+    scene
+}
+
+#[test]
+fn a_transaction_may_weigh_what_a_block_holds_and_no_byte_more() {
+    for honest in HONEST.iter().take(TRIES) {
+        let scene = heavy(honest, 0);
+        verify_prepare(&scene.local.view(), &scene.prepare).unwrap();
+        let scene = heavy(honest, 1);
+        let error = verify_prepare(&scene.local.view(), &scene.prepare).unwrap_err();
+        assert_eq!(error, VerifyError::TransactionWeight { expected: 4_000_000, found: 4_000_004 });
+    }
+}
+
+#[test]
+fn the_first_place_out_of_order_is_named() {
+    for honest in HONEST.iter().take(TRIES) {
+        let mut scene = Scene::of(honest, 0);
+        scene.prepare.transaction.input.reverse();
+        let error = verify_prepare(&scene.local.view(), &scene.prepare).unwrap_err();
+        assert_eq!(error, VerifyError::InputOrder { input: 1 });
+    }
 }
 
 #[test]

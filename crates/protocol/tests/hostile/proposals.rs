@@ -481,7 +481,7 @@ pub(crate) const MONEY: &[Row] = &[
         s.pay_to(change, |_, _| ());
         Some(())
     }),
-    ("an expiry beyond the quoted extension", "ExtensionTooLong", |s| {
+    ("an expiry beyond the quoted extension", "ExtensionTooLong|ExpiryTooFar", |s| {
         let change = s.change(true).filter(|_| s.prepare.batch_version.extends_accounts())?;
         let quoted = s.local.orders.values().map(|own| own.extension_quoted).max()?;
         let latest = s.local.best_height.get() + 3 + quoted.max(s.local.extension_now).get();
@@ -490,7 +490,7 @@ pub(crate) const MONEY: &[Row] = &[
         s.pay_to(change, |_, _| ());
         Some(())
     }),
-    ("an expiry beyond the life of an account", "ExpiryTooFar|ExtensionTooLong", |s| {
+    ("an expiry beyond the life of an account", "ExpiryTooFar", |s| {
         let change = s.change(true).filter(|_| s.prepare.batch_version.extends_accounts())?;
         s.diff(change).new_expiry = Some(BlockHeight::new(s.local.best_height.get() + 52_561));
         s.pay_to(change, |_, _| ());

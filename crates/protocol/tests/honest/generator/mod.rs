@@ -75,7 +75,8 @@ impl World {
         let traders = traders.collect();
         let (auctioneer, batch) = (secret(&mut draw), secret(&mut draw));
         let height = draw.u32(1_000, 900_000);
-        let extension = draw.u32(1, 12_960);
+        // Some venues promise more than the longest life of an account.
+        let extension = if draw.chance(20) { draw.u32(52_550, 60_000) } else { draw.u32(1, 12_960) };
         let (accounts, orders) = (BTreeMap::new(), BTreeMap::new());
         World { draw, auctioneer, batch, height, extension, traders, accounts, orders }
     }

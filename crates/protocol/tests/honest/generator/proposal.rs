@@ -201,8 +201,8 @@ impl World {
     }
 
     fn new_expiry(&mut self, old: u32, speaks: u32, best: u32, extension_now: u32) -> Option<BlockHeight> {
-        let latest = best + 3 + self.extension.max(extension_now);
-        let usual = self.height + extension_now;
+        let latest = best + (3 + self.extension.max(extension_now)).min(52_560);
+        let usual = latest.min(self.height + extension_now);
         let found = if self.draw.chance(30) { latest } else { usual };
         let wanted = speaks & 0xf >= 1 && found > old && self.draw.chance(50);
         wanted.then_some(BlockHeight::new(found))
