@@ -11,8 +11,8 @@ use tonic_prost_build::Builder;
 /// Folder of the interface files, and the root of the imports inside them.
 const ROOT: &str = "proto";
 
-/// Both sides of these run in this program: the trader calls, the venue serves.
-const POOL: &[&str] = &["poolrpc/auctioneer.proto"];
+/// Both sides of these run in this program: the trader calls, the venue serves; the operator calls, the agent serves.
+const POOL: &[&str] = &["poolrpc/auctioneer.proto", "poolrpc/trader.proto", "poolrpc/hashmail.proto"];
 
 /// These are only ever called.
 const LND: &[&str] =

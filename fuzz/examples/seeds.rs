@@ -4,6 +4,7 @@
 //! finds) are left alone.
 
 use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::psbt::Psbt;
 use bitcoin::{Transaction, TxOut};
 use hex::FromHex;
 use prost::Message;
@@ -39,6 +40,10 @@ fn main() -> Outcome<()> {
     small()?;
     vectors()?;
     choices()?;
+    changes()?;
+    handshakes()?;
+    operators()?;
+    mails()?;
     texts()
 }
 
@@ -344,6 +349,97 @@ fn choices() -> Outcome<()> {
         write("verify", &format!("bend-{kind}-repaired"), &[0, kind, 0, 0, 0, 0, 0, 7, 0])?;
     }
     Ok(())
+}
+
+/// Changes of an account that are made: of each version, with and without new terms.
+fn changes() -> Outcome<()> {
+    // An output of the first kind, and of about half a million satoshis.
+    const OUTPUT: [u8; 2] = [0, 0];
+    let coin = [&[0][..], &OUTPUT, &[0]].concat();
+    for version in 0..3_u8 {
+        for (terms, change) in [("same", &[0, 0][..]), ("new", &[1, 0, 1, 2, 0])] {
+            // State, version, expiry, value, output, best height, new terms, fee rate.
+            let account = [&[0, 0, version, 0, 0, 8, 0, 0][..], change, &[0]].concat();
+            let write = |target: &str, kind: &str, rest: &[&[u8]]| {
+                write(target, &format!("{kind}-{version}-{terms}"), &[&account[..], &rest.concat()].concat())
+            };
+            write("modification", "renew", &[&[0, 0]])?;
+            write("modification", "withdraw", &[&[1], &OUTPUT, &[1]])?;
+            write("modification", "close", &[&[0, 2], &OUTPUT])?;
+            write("modification", "close-to-outputs", &[&[2], &OUTPUT, &OUTPUT, &[3]])?;
+            // Amount, limit, place of the change; then how many coins, their names, other outputs, what is known of coins.
+            write("deposit", "without-change", &[&[0, 0, 0, 0, 1, 9, 0], &coin])?;
+            write("deposit", "with-change", &[&[0, 0, 1, 1, 0, 2, 9, 8, 1], &OUTPUT, &coin, &coin])?;
+            let unsigned = Psbt::from_unsigned_tx(Transaction {
+                version: bitcoin::transaction::Version::TWO,
+                lock_time: bitcoin::absolute::LockTime::ZERO,
+                input: vec![bitcoin::TxIn::default()],
+                output: vec![TxOut::NULL],
+            })?;
+            write("deposit", "foreign", &[&[0, 0, 0, 1], &unsigned.serialize()])?;
+        }
+    }
+    Ok(())
+}
+
+/// A signature as it is, with a byte changed, with bytes behind it, and bytes that are none.
+fn handshakes() -> Outcome<()> {
+    let who = [&[0, 0, 1, 0][..], &[7; 32], &[8; 32]].concat();
+    for (name, rest) in [
+        ("valid", &[0, 0, 0, 0, 0][..]),
+        ("bent-in-its-head", &[0, 1, 0, 1, 0]),
+        ("bent-in-its-tail", &[0, 60, 0, 1, 0]),
+        ("longer", &[0, 0, 0, 0, 1, 0]),
+        ("none", &[1, 0x30, 6, 2, 1, 1, 2, 1, 1]),
+    ] {
+        write("handshake", name, &[&who[..], rest].concat())?;
+    }
+    Ok(())
+}
+
+/// What an operator sends: an order of each side, a filter, a question.
+fn operators() -> Outcome<()> {
+    use poolrpc::submit_order_request::Details;
+    let key = Vec::from_hex("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")?;
+    let details = Some(poolrpc::Order {
+        trader_key: key.clone(),
+        rate_fixed: 1_000,
+        amt: 1_000_000,
+        max_batch_fee_rate_sat_per_kw: 253,
+        min_units_match: 1,
+        channel_type: 1,
+        allowed_node_ids: vec![key.clone()],
+        ..Default::default()
+    });
+    let ask = poolrpc::Ask { details: details.clone(), lease_duration_blocks: 2_016, version: 5, ..Default::default() };
+    let bid = poolrpc::Bid { details, lease_duration_blocks: 4_032, version: 5, ..Default::default() };
+    for (name, details) in [("ask", Details::Ask(ask)), ("bid", Details::Bid(bid))] {
+        let request = poolrpc::SubmitOrderRequest { details: Some(details), ..Default::default() };
+        write("operator", name, &[&[0], &request.encode_to_vec()[..]].concat())?;
+    }
+    let leases = poolrpc::LeasesRequest { batch_ids: vec![key.clone()], accounts: vec![key.clone()] };
+    write("operator", "leases", &[&[1], &leases.encode_to_vec()[..]].concat())?;
+    let ratings = poolrpc::NodeRatingRequest { node_pubkeys: vec![key] };
+    write("operator", "ratings", &[&[2], &ratings.encode_to_vec()[..]].concat())
+}
+
+/// A mailbox asked for with an account's key and with a ticket, and a message for it.
+fn mails() -> Outcome<()> {
+    use poolrpc::cipher_box_auth::Auth;
+    let desc = Some(poolrpc::CipherBoxDesc { stream_id: vec![7; 64] });
+    let acct_key = Vec::from_hex("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")?;
+    let account = Auth::AcctAuth(poolrpc::PoolAccountAuth { acct_key, stream_sig: vec![0x30; 70] });
+    let tickets = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/ticket_text");
+    let mut texts: Vec<_> = std::fs::read_dir(tickets)?.map(|entry| Ok(entry?.path())).collect::<Outcome<_>>()?;
+    texts.sort();
+    let text = texts.iter().find_map(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+    let ticket = Auth::SidecarAuth(poolrpc::SidecarAuth { ticket: text });
+    for (name, auth) in [("account", account), ("ticket", ticket)] {
+        let request = poolrpc::CipherBoxAuth { desc: desc.clone(), auth: Some(auth) };
+        write("mail", name, &[&[0], &request.encode_to_vec()[..]].concat())?;
+    }
+    let message = poolrpc::CipherBox { desc, msg: b"sidecar".to_vec() };
+    write("mail", "message", &[&[1], &message.encode_to_vec()[..]].concat())
 }
 
 fn texts() -> Outcome<()> {

@@ -29,11 +29,12 @@ fn round_trip<M: Message + Default + Shaped, T: PartialEq + Debug, E: Display>(
 }
 
 /// The message, as the codec of the service decodes it.
-fn received<M: Message + Default + Shaped>(data: &[u8]) -> Option<M> {
+pub(crate) fn received<M: Message + Default + Shaped>(data: &[u8]) -> Option<M> {
     accepted(bounded::decode(data))
 }
 
-fn accepted<T, E: Display>(decoded: Result<T, E>) -> Option<T> {
+/// What was decoded; of a refusal only its size is judged.
+pub(crate) fn accepted<T, E: Display>(decoded: Result<T, E>) -> Option<T> {
     match decoded {
         Ok(plain) => Some(plain),
         Err(error) => {

@@ -6,11 +6,14 @@
 //! A target panics exactly when it found a defect. The replay test runs all of them over the kept corpus and over
 //! seeded mutations of it; `libfuzzer/` (a workspace of its own) hands the same functions to a coverage-guided fuzzer.
 
+mod auth;
 mod bytes;
 mod channel;
 mod decode;
 mod matcher;
 mod material;
+mod modification;
+mod operator;
 mod orders;
 mod sheet;
 mod spend;
@@ -19,12 +22,15 @@ mod ticket;
 mod vectors;
 mod verify;
 
+pub use auth::handshake;
 pub use channel::{acceptor, channel_backup, channel_backup_plain, musig2, witness};
 pub use decode::{
     client_message, finalize, market_info, modify_account, prepare, ratings, reject, server_message, sign_begin,
     signatures, small_messages, snapshot, snapshots, submit_order, terms,
 };
 pub use matcher::matcher;
+pub use modification::{deposit, modification};
+pub use operator::{mail, operator};
 pub use orders::order_rules;
 pub use spend::account_spend;
 pub use strategy::{strategy_text, strategy_values};
@@ -48,11 +54,16 @@ pub const TARGETS: &[Target] = &[
     Target { name: "channel_backup", run: channel_backup },
     Target { name: "channel_backup_plain", run: channel_backup_plain },
     Target { name: "client_message", run: client_message },
+    Target { name: "deposit", run: deposit },
     Target { name: "finalize", run: finalize },
+    Target { name: "handshake", run: handshake },
+    Target { name: "mail", run: mail },
     Target { name: "market_info", run: market_info },
     Target { name: "matcher", run: matcher },
+    Target { name: "modification", run: modification },
     Target { name: "modify_account", run: modify_account },
     Target { name: "musig2", run: musig2 },
+    Target { name: "operator", run: operator },
     Target { name: "order_rules", run: order_rules },
     Target { name: "prepare", run: prepare },
     Target { name: "ratings", run: ratings },

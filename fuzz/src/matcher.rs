@@ -1,7 +1,7 @@
 //! Any book: pairing never panics, never fills beyond what is open, keeps every limit; settlement loses nothing.
 
 use crate::bytes::Bytes;
-use crate::material::{node, point, sats};
+use crate::material::{point, sats};
 use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, ScriptBuf, Txid};
 use std::collections::BTreeMap;
@@ -26,7 +26,9 @@ pub fn matcher(data: &[u8]) {
     let ratings_enabled = bytes.flag();
     let fee = ExecutionFee { base: sats(bytes.u8().into()), rate_ppm: u64::from(bytes.u16()) };
     let rate = SatPerKw::new(if bytes.flag() { 253 } else { bytes.near(253) });
-    let conflicts: Conflicts = (0..bytes.u8() % 4).map(|_| (node(bytes.below(8)), node(bytes.below(8)))).collect();
+    let account = |number| AccountKey::new(point(number));
+    let conflicts: Conflicts =
+        (0..bytes.u8() % 4).map(|_| (account(bytes.below(8)), account(bytes.below(8)))).collect();
     let accounts = accounts(&mut bytes);
     let work = u64::from(bytes.u16());
     let mut orders = book(&mut bytes);
@@ -116,7 +118,7 @@ fn check_pairs(orders: &[BookOrder], rules: &PairingRules<'_>, markets: &BTreeMa
             assert!(by_nonce[&ask.nonce].owner != by_nonce[&bid.nonce].owner);
             assert!(ask.auction == bid.auction && ask.channel_type == bid.channel_type);
             assert!(ask.accepts_node(pair.bid.node) && bid.accepts_node(pair.ask.node));
-            assert!(!rules.conflicts.contains(pair.ask.node, pair.bid.node));
+            assert!(!rules.conflicts.contains(ask.account, bid.account));
             assert!(pair.units > UnitCount::ZERO);
             match ask.auction {
                 AuctionType::Inbound => assert!(pair.units >= ask.min_units && pair.units >= bid.min_units),
@@ -142,7 +144,16 @@ fn check_batch(
         return;
     }
     let operator = ScriptBuf::new_p2wsh(&ScriptBuf::new().wscript_hash());
-    let request = AssemblyRequest { markets, settlement, accounts, extra_inputs: &[], operator: &operator, fee_rate };
+    let request = AssemblyRequest {
+        markets,
+        settlement,
+        accounts,
+        extra_inputs: &[],
+        extra_outputs: &[],
+        operator: &operator,
+        extra_fee: Sats::ZERO,
+        fee_rate,
+    };
     let Ok(batch) = assemble(&request) else { return };
     let total = |outputs: &[bitcoin::TxOut]| outputs.iter().map(|output| output.value.to_sat()).sum::<u64>();
     let outputs = total(&batch.transaction.output);

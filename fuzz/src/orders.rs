@@ -131,8 +131,9 @@ pub fn order_rules(data: &[u8]) {
     let version = bytes.pick(&VERSIONS);
     let open = UnitCount::new(bytes.near32(u32::try_from(order.amount.get() / 100_000).unwrap_or(u32::MAX)));
     let reserved = reserved_value(order, open, OrderState::Submitted, &fee, version);
-    // A bid pays more than it gets, whatever happens; its reserve is the sum of what it pays.
-    if let (Ok(reserved), true) = (&reserved, !order.is_ask() && open.get() > 0) {
+    // A bid pays more than it gets, whatever happens; its reserve is the sum of what it pays. Of fewer units than the smallest
+    // match the network's formula makes one match of more and one less, whose chain fees cancel.
+    if let (Ok(reserved), true) = (&reserved, !order.is_ask() && open >= order.min_units) {
         let one = chain_fee(1, order.max_batch_fee_rate, version).expect("part of the reserve");
         assert!(*reserved >= one, "a bid reserves {reserved}, less than one chain fee of {one}");
     }

@@ -49,7 +49,8 @@ fn check(account: &Account, transaction: &Transaction, available: u128) {
     assert!(own.count() >= 1, "the account is not spent");
 }
 
-fn account(bytes: &mut Bytes<'_>) -> Account {
+/// An account of any version.
+pub(crate) fn account(bytes: &mut Bytes<'_>) -> Account {
     let version = bytes.pick(&[AccountVersion::V0, AccountVersion::V1, AccountVersion::V2]);
     let terms = AccountTerms {
         version,
@@ -70,7 +71,8 @@ fn account(bytes: &mut Bytes<'_>) -> Account {
     }
 }
 
-fn output(bytes: &mut Bytes<'_>) -> TxOut {
+/// An output of any kind.
+pub(crate) fn output(bytes: &mut Bytes<'_>) -> TxOut {
     let key = bitcoin::PublicKey::new(point(5));
     let script_pubkey = match bytes.u8() % 6 {
         0 => ScriptBuf::new_p2wpkh(&key.wpubkey_hash().expect("compressed")),

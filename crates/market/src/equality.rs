@@ -3,6 +3,8 @@
 use crate::testkit::{ask, bid, point};
 use crate::{BookOrder, Conflicts, MAX_PAIRS, Market, PairingRules, clear, clear_within, plan, reference};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use std::sync::LazyLock;
 use tidegate_protocol::batch::BatchVersion;
 use tidegate_protocol::keys::{AccountKey, NodeId};
@@ -120,7 +122,7 @@ fn book(variety: Variety, most: usize) -> impl Strategy<Value = Vec<BookOrder>> 
 }
 
 fn conflicts() -> impl Strategy<Value = Conflicts> {
-    let pair = (0..PEOPLE, 0..PEOPLE).prop_map(|(a, b)| (NODES[a], NODES[b]));
+    let pair = (0..PEOPLE, 0..PEOPLE).prop_map(|(a, b)| (ACCOUNTS[a], ACCOUNTS[b]));
     prop::collection::vec(pair, 0..6).prop_map(|pairs| pairs.into_iter().collect())
 }
 
@@ -149,7 +151,7 @@ fn check(orders: &[BookOrder], rules: &PairingRules<'_>) -> Result<(), TestCaseE
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1024))]
+    #![proptest_config(crate::testkit::always(1_024))]
 
     #[test]
     fn equals_the_specification(
@@ -160,7 +162,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(crate::testkit::always(128))]
 
     #[test]
     fn equals_the_specification_for_crowded_books(
@@ -184,6 +186,48 @@ proptest! {
             prop_assert!(prefixes.contains(market));
         }
     }
+}
+
+/// The random books mean something: each rule decides the outcome of many of them, alone.
+#[test]
+fn every_rule_matters_in_random_books() {
+    type Bend = fn(&mut BookOrder);
+    let bends: [(&str, Bend); 7] = [
+        ("durations", |order| order.submitted.order.duration = BlockCount::new(2_016)),
+        ("smallest matches", |order| order.submitted.order.min_units = UnitCount::new(1)),
+        ("allow lists", |order| order.submitted.order.allowed_nodes.clear()),
+        ("deny lists", |order| order.submitted.order.denied_nodes.clear()),
+        ("channel types", |order| order.submitted.order.channel_type = OrderChannelType::PeerDependent),
+        ("markets", |order| order.submitted.order.auction = AuctionType::Inbound),
+        ("prices", |order| {
+            let rate = if order.submitted.order.is_ask() { 1 } else { 1_000 };
+            order.submitted.order.rate = RatePerBillion::new(rate);
+        }),
+    ];
+    let none = Conflicts::new();
+    let mut matters: std::collections::BTreeMap<&str, u32> = bends.iter().map(|(rule, _)| (*rule, 0)).collect();
+    let mut runner = TestRunner::new(crate::testkit::always(1));
+    for _ in 0..200 {
+        let draw = (book(VARIED, 70), conflicts()).new_tree(&mut runner).unwrap();
+        let (orders, conflicts) = draw.current();
+        let rules = PairingRules { conflicts: &conflicts, ratings_enabled: true, max_pairs: usize::MAX };
+        let outcome = clear(&orders, &rules);
+        let mut count = |rule: &'static str, other| *matters.entry(rule).or_default() += u32::from(outcome != other);
+        count("conflicts", clear(&orders, &PairingRules { conflicts: &none, ..rules }));
+        count("tiers", clear(&orders, &PairingRules { ratings_enabled: false, ..rules }));
+        for (rule, bend) in bends {
+            let mut bent = orders.clone();
+            bent.iter_mut().for_each(bend);
+            // Pairs hold their orders: only who meets whom, and at what price, is compared.
+            let shape = |markets: &std::collections::BTreeMap<BlockCount, Market>| -> Vec<_> {
+                let pairs = markets.values().flat_map(|market| market.pairs.iter());
+                pairs.map(|pair| (pair.ask.order.nonce, pair.bid.order.nonce, pair.units)).collect()
+            };
+            *matters.entry(rule).or_default() += u32::from(shape(&outcome) != shape(&clear(&bent, &rules)));
+        }
+    }
+    println!("of 200 books each rule decided: {matters:?}");
+    assert!(matters.values().all(|books| *books >= 10), "{matters:?}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub use pairing::{
     auction_equal, channel_type_equal, confirmation_fits, durations_equal, fill, nodes_differ, not_in_conflict,
     owners_differ, prices_cross, self_balance_fits, tier_suffices,
 };
-pub use settlement::{AccountValue, SettledAccount, Settlement, SettlementError, settle};
+pub use settlement::{AccountValue, SettledAccount, Settlement, SettlementError, settle, settle_each};
 pub use transaction::{
     AccountInput, Assembly, AssemblyError, AssemblyRequest, Channel, ExtraInput, OPERATOR_DUST, assemble,
 };

@@ -160,7 +160,7 @@ impl<'a> Matcher<'a> {
             }
             self.found.work += 1;
             let (Some(need), Some(compatible)) = (need(&bid), &compatible[usize::from(bid.kind)]) else { continue };
-            let conflicts = self.names.conflicts_of(bid.node);
+            let conflicts = self.names.conflicts_of(bid.account);
             let (allowing, denying) = (self.allowing.of(bid.node), self.denying.of(bid.node));
             self.serve(Serving { bid, need, limit: number(limit), compatible, conflicts, allowing, denying });
         }
@@ -237,7 +237,7 @@ impl<'a> Matcher<'a> {
             && serving.compatible.kinds[usize::from(ask.kind)]
             && (ask.list == 0 || self.accepted(serving, rank))
             && self.names.denied(bid.list).is_none_or(|nodes| nodes.binary_search(&ask.node).is_err())
-            && serving.conflicts.binary_search(&ask.node).is_err();
+            && serving.conflicts.binary_search(&ask.account).is_err();
         if !may_meet {
             return None;
         }

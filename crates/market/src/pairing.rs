@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use tidegate_protocol::batch::BatchVersion;
 use tidegate_protocol::channel;
-use tidegate_protocol::keys::NodeId;
+use tidegate_protocol::keys::AccountKey;
 use tidegate_protocol::order::{AuctionType, NodeTier, Order, OrderVersion, SubmittedOrder};
 use tidegate_protocol::units::{RatePerBillion, Sats, UnitCount};
 
@@ -32,9 +32,10 @@ impl BookOrder {
     }
 }
 
-/// Pairs of nodes that shall not meet. An entry works in both directions.
+/// Pairs of accounts that shall not meet. An entry works in both directions. Of accounts, not of nodes: an order names
+/// any node that it likes, but only the owner of an account can sign for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Conflicts(BTreeSet<(NodeId, NodeId)>);
+pub struct Conflicts(BTreeSet<(AccountKey, AccountKey)>);
 
 impl Conflicts {
     /// No conflicts.
@@ -42,24 +43,24 @@ impl Conflicts {
         Conflicts::default()
     }
 
-    /// Keeps these two nodes apart.
-    pub fn insert(&mut self, reporter: NodeId, subject: NodeId) {
+    /// Keeps these two accounts apart.
+    pub fn insert(&mut self, reporter: AccountKey, subject: AccountKey) {
         self.0.insert((reporter, subject));
     }
 
-    /// Whether the two nodes are kept apart, whoever reported whom.
-    pub fn contains(&self, a: NodeId, b: NodeId) -> bool {
+    /// Whether the two accounts are kept apart, whoever reported whom.
+    pub fn contains(&self, a: AccountKey, b: AccountKey) -> bool {
         self.0.contains(&(a, b)) || self.0.contains(&(b, a))
     }
 
     /// Reporters and subjects.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &(NodeId, NodeId)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(AccountKey, AccountKey)> {
         self.0.iter()
     }
 }
 
-impl FromIterator<(NodeId, NodeId)> for Conflicts {
-    fn from_iter<I: IntoIterator<Item = (NodeId, NodeId)>>(pairs: I) -> Conflicts {
+impl FromIterator<(AccountKey, AccountKey)> for Conflicts {
+    fn from_iter<I: IntoIterator<Item = (AccountKey, AccountKey)>>(pairs: I) -> Conflicts {
         Conflicts(pairs.into_iter().collect())
     }
 }
@@ -67,7 +68,7 @@ impl FromIterator<(NodeId, NodeId)> for Conflicts {
 /// Rules of pairing that are not properties of the orders.
 #[derive(Clone, Debug)]
 pub struct PairingRules<'a> {
-    /// Nodes that shall not meet.
+    /// Accounts that shall not meet.
     pub conflicts: &'a Conflicts,
     /// Whether node tiers count.
     pub ratings_enabled: bool,
@@ -162,9 +163,9 @@ pub fn confirmation_fits(ask: &BookOrder, bid: &BookOrder) -> bool {
     channel::confirmation_matches(asked, wanted) && (!wanted.zero_conf || able)
 }
 
-/// No earlier report keeps the nodes apart.
+/// No earlier report keeps the accounts apart.
 pub fn not_in_conflict(ask: &BookOrder, bid: &BookOrder, conflicts: &Conflicts) -> bool {
-    !conflicts.contains(ask.submitted.node, bid.submitted.node)
+    !conflicts.contains(ask.order().account, bid.order().account)
 }
 
 /// The units that the two orders can exchange, given what is left of each; nothing when that is too little for one.

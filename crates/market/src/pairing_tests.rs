@@ -62,7 +62,8 @@ fn each_predicate_alone_keeps_a_pair_apart() {
 #[test]
 fn a_reported_pair_does_not_meet_in_either_direction() {
     let (a, b) = (ask(1, 1, 10, 1), bid(2, 2, 20, 1));
-    for (reporter, subject) in [(a.submitted.node, b.submitted.node), (b.submitted.node, a.submitted.node)] {
+    let (one, other) = (a.order().account, b.order().account);
+    for (reporter, subject) in [(one, other), (other, one)] {
         let conflicts: Conflicts = [(reporter, subject)].into_iter().collect();
         let rules = PairingRules { conflicts: &conflicts, ratings_enabled: true, max_pairs: MAX_PAIRS };
         assert!(clear(&[a.clone(), b.clone()], &rules).is_empty());

@@ -96,7 +96,8 @@ fn make_outbound(entry: &mut BookOrder) {
 }
 
 fn cleared(orders: &[BookOrder], max_pairs: usize) -> BTreeMap<BlockCount, Market> {
-    let conflicts: Conflicts = [(ask(0, 0, 1, 1).submitted.node, ask(0, 1, 1, 1).submitted.node)].into_iter().collect();
+    let account = |node| ask(0, node, 1, 1).submitted.order.account;
+    let conflicts: Conflicts = [(account(0), account(1))].into_iter().collect();
     clear(orders, &PairingRules { conflicts: &conflicts, ratings_enabled: true, max_pairs })
 }
 
@@ -117,7 +118,7 @@ fn account(trader: u32, version: AccountVersion, value: u64) -> (AccountKey, Acc
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(crate::testkit::always(96))]
 
     #[test]
     fn pairing_keeps_every_limit(wishes in prop::collection::vec(wish(), 0..40), max_pairs in prop::sample::select(vec![2, MAX_PAIRS])) {
@@ -190,6 +191,8 @@ proptest! {
         let operator = ScriptBuf::new_p2wsh(&ScriptBuf::new().wscript_hash());
         let request = AssemblyRequest {
             markets: &markets, settlement: &settlement, accounts: &accounts, extra_inputs: &[], operator: &operator, fee_rate: rate,
+            extra_outputs: &[],
+            extra_fee: Sats::ZERO,
         };
         let batch = assemble(&request).unwrap();
         let inputs: u64 = batch.prev_outputs.iter().map(|output| output.value.to_sat()).sum();
@@ -244,6 +247,8 @@ fn two_channels_with_the_same_funding_keys_are_refused() {
         extra_inputs: &[],
         operator: &operator,
         fee_rate: SatPerKw::FLOOR,
+        extra_outputs: &[],
+        extra_fee: Sats::ZERO,
     };
     assert_eq!(assemble(&request), Err(crate::AssemblyError::SharedFundingKey(nonce(3))));
 }

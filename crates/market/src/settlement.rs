@@ -84,10 +84,23 @@ pub fn settle(
     fee: &ExecutionFee,
     rate: SatPerKw,
 ) -> Result<Settlement, SettlementError> {
+    settle_each(markets, accounts, &|_| *fee, rate)
+}
+
+/// As [`settle`], with a fee schedule for each account.
+///
+/// # Errors
+/// [`SettlementError`] by variant.
+pub fn settle_each(
+    markets: &BTreeMap<BlockCount, Market>,
+    accounts: &BTreeMap<AccountKey, AccountValue>,
+    fee_of: &dyn Fn(AccountKey) -> ExecutionFee,
+    rate: SatPerKw,
+) -> Result<Settlement, SettlementError> {
     let mut tallies: BTreeMap<AccountKey, Tally> = BTreeMap::new();
     for (duration, market) in markets {
         for pair in &market.pairs {
-            tally_pair(&mut tallies, pair, *duration, market.price, fee)?;
+            tally_pair(&mut tallies, pair, *duration, market.price, fee_of)?;
         }
     }
     let mut settled = BTreeMap::new();
@@ -119,7 +132,7 @@ fn tally_pair(
     pair: &Pair,
     duration: BlockCount,
     price: RatePerBillion,
-    fee: &ExecutionFee,
+    fee_of: &dyn Fn(AccountKey) -> ExecutionFee,
 ) -> Result<(), SettlementError> {
     let terms = MatchTerms {
         auction: pair.bid.order.auction,
@@ -132,8 +145,10 @@ fn tally_pair(
         // A premium of more than all bitcoin: an order of one trader must not fail the round of all.
         return Err(SettlementError::PoorTrader { account: pair.bid.order.account, short: i64::MAX });
     }
-    let maker = (pair.ask.order.account, terms.maker_delta(fee)?, fee.on(terms.filled)?);
-    let taker = (pair.bid.order.account, terms.taker_delta(fee)?, fee.on(terms.premium_base()?)?);
+    let (asker, bidder) = (pair.ask.order.account, pair.bid.order.account);
+    let (makers, takers) = (fee_of(asker), fee_of(bidder));
+    let maker = (asker, terms.maker_delta(&makers)?, makers.on(terms.filled)?);
+    let taker = (bidder, terms.taker_delta(&takers)?, takers.on(terms.premium_base()?)?);
     for (account, delta, execution_fee) in [maker, taker] {
         let tally = tallies.entry(account).or_default();
         tally.delta = tally.delta.checked_add(delta).ok_or(UnitError::Overflow("balance change"))?;
@@ -210,6 +225,18 @@ mod tests {
     }
 
     #[test]
+    fn each_side_pays_by_its_own_schedule() {
+        let maker = AccountKey::new(point("account", 1));
+        let half = ExecutionFee { base: Sats::ZERO, rate_ppm: 500 };
+        let fee_of = |account| if account == maker { half } else { FEE };
+        let (markets, accounts) = (market(10, 4960), accounts(100_000_000, 100_000_000));
+        let settled = settle_each(&markets, &accounts, &fee_of, SatPerKw::new(0)).unwrap();
+        let fees: Vec<u64> = settled.accounts.values().map(|account| account.execution_fee.get()).collect();
+        assert_eq!((fees.iter().sum::<u64>(), settled.accounts[&maker].execution_fee.get()), (1_501, 500));
+        assert_eq!(settled.accounts[&maker].ending.get(), 99_008_998 + 501);
+    }
+
+    #[test]
     fn charges_each_account_its_share_of_the_chain() {
         let settled =
             settle(&market(10, 4960), &accounts(100_000_000, 100_000_000), &FEE, SatPerKw::new(1000)).unwrap();
@@ -240,6 +267,16 @@ mod tests {
         let maker_overflows = accounts(Sats::MAX.get(), 100_000_000);
         let too_rich = settle(&market(10, u32::MAX), &maker_overflows, &FEE, SatPerKw::new(253));
         assert_eq!(account_of(too_rich), taker);
+    }
+
+    /// Nobody is poor then: the books are wrong.
+    #[test]
+    fn an_account_of_more_bitcoin_than_exist_is_no_poor_trader() {
+        let full = accounts(Sats::MAX.get(), 100_000_000);
+        // A premium of 2,016,000 for 1,000,000 sat, less fees of 1,001 and 122.
+        let ending = Sats::MAX.get() + 2_016_000 - 1_000_000 - 1_001 - 122;
+        let settled = settle(&market(10, 1_000_000), &full, &FEE, SatPerKw::new(250));
+        assert_eq!(settled, Err(SettlementError::Unit(UnitError::TooManySats(ending))));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::pairing::BookOrder;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use tidegate_protocol::batch::BatchVersion;
 use tidegate_protocol::keys::{AccountKey, MultisigKey, NodeId, OrderNonce};
 use tidegate_protocol::order::{
@@ -71,5 +72,15 @@ pub(crate) fn ask_terms(order: &mut BookOrder) -> &mut AskTerms {
     match &mut order.submitted.order.side {
         OrderSide::Ask(terms) => terms,
         OrderSide::Bid(_) => panic!("not an ask"),
+    }
+}
+
+/// So many cases, always the same: a failure repeats by itself.
+pub(crate) fn always(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        rng_seed: RngSeed::Fixed(20_261_122),
+        failure_persistence: None,
+        ..ProptestConfig::default()
     }
 }

@@ -57,8 +57,12 @@ pub struct AssemblyRequest<'a> {
     pub accounts: &'a BTreeMap<AccountKey, AccountInput>,
     /// Coins of the operator.
     pub extra_inputs: &'a [ExtraInput],
+    /// Outputs that the operator pays besides its income.
+    pub extra_outputs: &'a [TxOut],
     /// Script that receives the operator's income.
     pub operator: &'a ScriptBuf,
+    /// Satoshi of its income that the operator leaves to the miners.
+    pub extra_fee: Sats,
     /// Chain fee rate of the batch.
     pub fee_rate: SatPerKw,
 }
@@ -150,8 +154,8 @@ pub fn assemble(request: &AssemblyRequest<'_>) -> Result<Assembly, AssemblyError
     let income = surplus(&draft)?;
     let operator = TxOut { value: bitcoin::Amount::ZERO, script_pubkey: request.operator.clone() };
     let with_operator = estimate(&draft, Some(&operator));
-    let operator_value =
-        income.checked_sub(request.fee_rate.fee_floor(with_operator)?).filter(|value| *value >= OPERATOR_DUST);
+    let cost = request.fee_rate.fee_floor(with_operator)?.checked_add(request.extra_fee);
+    let operator_value = cost.and_then(|cost| income.checked_sub(cost)).filter(|value| *value >= OPERATOR_DUST);
     if let Some(value) = operator_value {
         draft.outputs.push(TxOut { value: value.into(), ..operator });
     }
@@ -179,6 +183,7 @@ fn draft(request: &AssemblyRequest<'_>) -> Result<Draft, AssemblyError> {
     for extra in request.extra_inputs {
         draft.inputs.push((extra.outpoint, extra.output.clone(), extra.witness_weight));
     }
+    draft.outputs.extend(request.extra_outputs.iter().cloned());
     for pair in pairs(request.markets) {
         draft.outputs.push(funding_output(pair)?);
     }

@@ -31,8 +31,8 @@ struct Search {
 impl Search {
     fn new(seed: u64) -> Search {
         let nodes: Vec<NodeId> = (0..6).map(|n| NodeId::new(point("node", n))).collect();
-        let conflicts = [(nodes[0], nodes[1]), (nodes[2], nodes[3])].into_iter().collect();
-        let accounts = (0..6).map(|n| AccountKey::new(point("account", n))).collect();
+        let accounts: Vec<AccountKey> = (0..6).map(|n| AccountKey::new(point("account", n))).collect();
+        let conflicts = [(accounts[0], accounts[1]), (accounts[2], accounts[3])].into_iter().collect();
         Search { dice: Dice(seed), nodes, accounts, conflicts }
     }
 

@@ -118,14 +118,27 @@ fn seller(draw: &mut Draw, node: NodeId, kind: OrderChannelType, units: u32) -> 
     Seller { secrets, account, ask }
 }
 
-/// A bid of one unit from a node, an account and a key that appear once.
-fn buyer(draw: &mut Draw, kind: OrderChannelType) -> BookOrder {
-    let (node, account) = (NodeId::new(point(&secret(draw))), AccountKey::new(point(&secret(draw))));
+/// A trader on the other side.
+fn trader(draw: &mut Draw) -> (NodeId, AccountKey) {
+    (NodeId::new(point(&secret(draw))), AccountKey::new(point(&secret(draw))))
+}
+
+/// A bid of one unit, with a funding key of its own.
+fn buyer(draw: &mut Draw, (node, account): (NodeId, AccountKey), kind: OrderChannelType) -> BookOrder {
     let owner = owner(draw, node, account);
     order(draw, owner, false, &wish(kind, 1), RATE)
 }
 
-fn case(size: Size, kind: OrderChannelType) -> Case {
+/// Who stands on the other side of the matches.
+#[derive(Clone, Copy)]
+enum Others {
+    /// Another trader for each match: the worst case.
+    Distinct,
+    /// Ten traders in turn.
+    Ten,
+}
+
+fn case(size: Size, kind: OrderChannelType, others: Others) -> Case {
     let draw = &mut Draw::new(7);
     let node = NodeId::new(point(&secret(draw)));
     let units = size.matches / size.accounts;
@@ -142,9 +155,14 @@ fn case(size: Size, kind: OrderChannelType) -> Case {
     let (mut market, mut outputs, mut inputs, mut endings) =
         (MatchedMarket::default(), Vec::new(), Vec::new(), Vec::new());
     market.clearing_price = RatePerBillion::new(PRICE);
+    let ten: Vec<(NodeId, AccountKey)> = (0..10).map(|_| trader(draw)).collect();
     for seller in &sellers {
-        let matches = (0..units).map(|_| {
-            let bid = buyer(draw, kind);
+        let matches = (0..units).map(|index| {
+            let other = match others {
+                Others::Distinct => trader(draw),
+                Others::Ten => ten[usize::try_from(index % 10).unwrap()],
+            };
+            let bid = buyer(draw, other, kind);
             let script_pubkey = funding_script(&seller.ask.multisig, &bid.multisig, commitment);
             outputs.push(TxOut { value: Amount::from_sat(UNIT), script_pubkey });
             Match { order: bid.shown, units: UnitCount::new(1) }
@@ -202,87 +220,155 @@ fn judge(case: &Case) {
     black_box(verify_prepare(&case.local.view(), &prepare).unwrap());
 }
 
-fn bench_judge(bencher: Bencher<'_, '_>, size: Size, kind: OrderChannelType) {
-    let case = case(size, kind);
+fn bench_judge(bencher: Bencher<'_, '_>, size: Size, kind: OrderChannelType, others: Others) {
+    let case = case(size, kind, others);
     bencher.counter(ItemsCount::new(size.matches)).bench_local(|| judge(black_box(&case)));
 }
 
 #[divan::bench(args = SIZES)]
 fn default_channels(bencher: Bencher<'_, '_>, size: Size) {
-    bench_judge(bencher, size, OrderChannelType::PeerDependent);
+    bench_judge(bencher, size, OrderChannelType::PeerDependent, Others::Distinct);
+}
+
+#[divan::bench(args = SIZES)]
+fn default_channels_with_ten_traders(bencher: Bencher<'_, '_>, size: Size) {
+    bench_judge(bencher, size, OrderChannelType::PeerDependent, Others::Ten);
 }
 
 #[divan::bench(args = SIZES)]
 fn simple_taproot_channels(bencher: Bencher<'_, '_>, size: Size) {
-    bench_judge(bencher, size, OrderChannelType::SimpleTaproot);
+    bench_judge(bencher, size, OrderChannelType::SimpleTaproot, Others::Distinct);
+}
+
+#[divan::bench(args = SIZES)]
+fn simple_taproot_channels_with_ten_traders(bencher: Bencher<'_, '_>, size: Size) {
+    bench_judge(bencher, size, OrderChannelType::SimpleTaproot, Others::Ten);
 }
 
 /// Reading alone: bytes to types.
 #[divan::bench(args = SIZES)]
 fn reading_default_channels(bencher: Bencher<'_, '_>, size: Size) {
-    let case = case(size, OrderChannelType::PeerDependent);
+    let case = case(size, OrderChannelType::PeerDependent, Others::Distinct);
     bencher.counter(ItemsCount::new(size.matches)).bench_local(|| {
         let message = poolrpc::OrderMatchPrepare::decode(&case.message[..]).unwrap();
         wire::from_prepare(message).unwrap()
     });
 }
 
+/// Decoding alone: bytes to the message as it is on the wire.
+#[divan::bench(args = SIZES)]
+fn decoding_default_channels(bencher: Bencher<'_, '_>, size: Size) {
+    let case = case(size, OrderChannelType::PeerDependent, Others::Distinct);
+    bencher
+        .counter(ItemsCount::new(size.matches))
+        .bench_local(|| poolrpc::OrderMatchPrepare::decode(&case.message[..]).unwrap());
+}
+
 /// Judging alone: types to verdict.
 #[divan::bench(args = SIZES)]
 fn judging_default_channels(bencher: Bencher<'_, '_>, size: Size) {
-    let case = case(size, OrderChannelType::PeerDependent);
+    let case = case(size, OrderChannelType::PeerDependent, Others::Distinct);
     let prepare = wire::from_prepare(poolrpc::OrderMatchPrepare::decode(&case.message[..]).unwrap()).unwrap();
     bencher
         .counter(ItemsCount::new(size.matches))
         .bench_local(|| verify_prepare(&case.local.view(), &prepare).unwrap());
 }
 
-/// The points and the bytes that a proposal of this size holds.
-struct Raw {
+/// What a proposal of this size holds that somebody must compute with.
+struct Floor {
+    /// A funding key per match.
     keys: Vec<[u8; 33]>,
+    others: Vec<PublicKey>,
+    own: PublicKey,
+    /// Traders on the other side, each with a node and an account.
+    traders: u32,
+    accounts: u32,
     transaction: Vec<u8>,
+    secp: Secp256k1<secp256k1::All>,
 }
 
-fn raw(size: Size) -> Raw {
-    let draw = &mut Draw::new(8);
-    let keys = (0..size.matches).map(|_| point(&secret(draw)).serialize()).collect();
-    Raw { keys, transaction: vec![7; usize::try_from(60 + 43 * size.matches + 84 * size.accounts).unwrap()] }
-}
-
-/// Node and funding key of each match are points; names and scripts are hashes; the transaction has a name.
-fn default_floor(raw: &Raw) {
-    for key in &raw.keys {
-        black_box((PublicKey::from_slice(key).unwrap(), PublicKey::from_slice(key).unwrap()));
-        black_box(sha256_of(&[&key[..32], &key[1..]]));
-        black_box(sha256_of(&[&[0x52, 0x21], key, &[0x21], key, &[0x52, 0xae]]));
+impl Floor {
+    fn new(size: Size, others: Others) -> Floor {
+        let draw = &mut Draw::new(8);
+        let points: Vec<PublicKey> = (0..size.matches).map(|_| point(&secret(draw))).collect();
+        Floor {
+            keys: points.iter().map(PublicKey::serialize).collect(),
+            others: points,
+            own: point(&secret(draw)),
+            traders: match others {
+                Others::Distinct => size.matches,
+                Others::Ten => size.matches.min(10),
+            },
+            accounts: size.accounts,
+            transaction: vec![7; usize::try_from(60 + 43 * size.matches + 84 * size.accounts).unwrap()],
+            secp: Secp256k1::new(),
+        }
     }
-    black_box(sha256d::Hash::hash(&raw.transaction));
+
+    /// Default channels: each distinct key that is shown is a point; name and script of each channel are hashes, the name
+    /// of the transaction too; and there are the accounts.
+    fn default_channels(&self) {
+        for key in &self.keys {
+            black_box(PublicKey::from_slice(black_box(key)).unwrap());
+            black_box(sha256_of(&[&key[..32], &key[1..]]));
+            black_box(sha256_of(&[&[0x52, 0x21], key, &[0x21], key, &[0x52, 0xae]]));
+        }
+        for index in 0..self.traders {
+            let key = &self.keys[usize::try_from(index).unwrap()];
+            black_box((PublicKey::from_slice(black_box(key)).unwrap(), PublicKey::from_slice(black_box(key)).unwrap()));
+        }
+        (0..self.accounts).for_each(|_| self.account());
+        black_box(sha256d::Hash::hash(&self.transaction));
+    }
+
+    /// A taproot account: the next batch key, the trader's tweak, the aggregate of both keys, the tweak by the leaf.
+    fn account(&self) {
+        let next = self.own.add_exp_tweak(&self.secp, &Scalar::ONE).unwrap();
+        let tweak = Scalar::from_be_bytes(sha256_of(&[&next.serialize(), &[1; 32], &[2; 33]])).unwrap();
+        black_box(self.own.add_exp_tweak(&self.secp, &tweak).unwrap());
+        self.aggregate(&self.keys[0], &self.others[0]);
+    }
+
+    /// An aggregate with its tweak: one multiplication, one sum, one tweak, three hashes.
+    fn aggregate(&self, key: &[u8; 33], other: &PublicKey) {
+        let list = sha256_of(&[&[1; 64], key, key]);
+        let coefficient = Scalar::from_be_bytes(sha256_of(&[&[1; 64], &list, key])).unwrap();
+        let sum = other.mul_tweak(&self.secp, &coefficient).unwrap().combine(&self.own).unwrap();
+        let (internal, _) = sum.x_only_public_key();
+        let tweak = Scalar::from_be_bytes(sha256_of(&[&[1; 64], &internal.serialize()])).unwrap();
+        black_box(internal.add_tweak(&self.secp, &tweak).unwrap());
+    }
+
+    /// Simple taproot channels: the same, and an aggregate per match.
+    fn simple_taproot_channels(&self) {
+        self.default_channels();
+        self.keys.iter().zip(&self.others).for_each(|(key, other)| self.aggregate(key, other));
+    }
 }
 
-/// Lower bound of default channels: two points, two hashes each.
+fn bench_floor(bencher: Bencher<'_, '_>, size: Size, others: Others, run: fn(&Floor)) {
+    let floor = Floor::new(size, others);
+    bencher.counter(ItemsCount::new(size.matches)).bench_local(|| run(black_box(&floor)));
+}
+
 #[divan::bench(args = SIZES)]
 fn floor_of_default_channels(bencher: Bencher<'_, '_>, size: Size) {
-    let raw = raw(size);
-    bencher.counter(ItemsCount::new(size.matches)).bench_local(|| default_floor(black_box(&raw)));
+    bench_floor(bencher, size, Others::Distinct, Floor::default_channels);
 }
 
-/// Lower bound of simple taproot channels: the same, and per match one multiplication, one sum, one tweak, four hashes.
+#[divan::bench(args = SIZES)]
+fn floor_of_default_channels_with_ten_traders(bencher: Bencher<'_, '_>, size: Size) {
+    bench_floor(bencher, size, Others::Ten, Floor::default_channels);
+}
+
 #[divan::bench(args = SIZES)]
 fn floor_of_simple_taproot_channels(bencher: Bencher<'_, '_>, size: Size) {
-    let (raw, secp) = (raw(size), Secp256k1::new());
-    let own = point(&secret(&mut Draw::new(9)));
-    bencher.counter(ItemsCount::new(size.matches)).bench_local(|| {
-        default_floor(&raw);
-        for key in &raw.keys {
-            let other = PublicKey::from_slice(key).unwrap();
-            let list = sha256_of(&[&[1; 64], key, key]);
-            let coefficient = Scalar::from_be_bytes(sha256_of(&[&[1; 64], &list, key])).unwrap();
-            let sum = other.mul_tweak(&secp, &coefficient).unwrap().combine(&own).unwrap();
-            let (internal, _) = sum.x_only_public_key();
-            let tweak = Scalar::from_be_bytes(sha256_of(&[&[1; 64], &internal.serialize()])).unwrap();
-            black_box(internal.add_tweak(&secp, &tweak).unwrap());
-        }
-    });
+    bench_floor(bencher, size, Others::Distinct, Floor::simple_taproot_channels);
+}
+
+#[divan::bench(args = SIZES)]
+fn floor_of_simple_taproot_channels_with_ten_traders(bencher: Bencher<'_, '_>, size: Size) {
+    bench_floor(bencher, size, Others::Ten, Floor::simple_taproot_channels);
 }
 
 /// One verification of an ECDSA signature: the yardstick of this machine.

@@ -1,22 +1,11 @@
 //! Prices and fees, to the satoshi as the whole network computes them.
 
+pub use crate::execution_fee::ExecutionFee;
+
 use crate::account::AccountVersion;
 use crate::order::{AuctionType, Order, OrderState, OwnOrder};
 use crate::sizes;
 use crate::units::{BlockCount, RatePerBillion, SatPerKw, Sats, SatsDelta, UnitCount, UnitError};
-use serde::{Deserialize, Serialize};
-
-/// Parts in a rate of parts per million.
-const MILLION: u128 = 1_000_000;
-
-/// The venue's fee on each match.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExecutionFee {
-    /// Fixed part per match, in satoshi.
-    pub base: Sats,
-    /// Variable part, in parts per million of the amount.
-    pub rate_ppm: u64,
-}
 
 /// The premium of a lease, bit-equal to the network's doubles, rounded toward zero.
 ///
@@ -31,20 +20,6 @@ pub struct ExecutionFee {
 pub fn reference_premium(amount: Sats, rate: RatePerBillion, blocks: BlockCount) -> Result<Sats, UnitError> {
     let per_block = (amount.get() as f64 * f64::from(rate.get())) / 1e9;
     Sats::new((per_block * f64::from(blocks.get())) as u64)
-}
-
-impl ExecutionFee {
-    /// The fee on `amount`: base plus floor(amount · ppm / 1,000,000).
-    ///
-    /// # Errors
-    /// [`UnitError`] on overflow.
-    pub fn on(&self, amount: Sats) -> Result<Sats, UnitError> {
-        let overflow = UnitError::Overflow("execution fee");
-        // 64 bits times 64 bits fit 128.
-        let variable = u128::from(amount.get()) * u128::from(self.rate_ppm) / MILLION;
-        let variable = Sats::new(u64::try_from(variable).map_err(|_| overflow)?)?;
-        self.base.checked_add(variable).ok_or(overflow)
-    }
 }
 
 /// An account's share of the chain fee of a batch in which it gets `channels` channels; `version` is the account's
@@ -271,11 +246,5 @@ mod tests {
     fn premium_beyond_all_bitcoin_is_refused() {
         let premium = reference_premium(Sats::MAX, RatePerBillion::new(u32::MAX), BlockCount::new(u32::MAX));
         assert_eq!(premium, Err(UnitError::TooManySats(u64::MAX)));
-    }
-
-    #[test]
-    fn execution_fee_beyond_all_bitcoin_is_refused() {
-        let fee = ExecutionFee { base: Sats::ZERO, rate_ppm: u64::MAX };
-        assert!(fee.on(Sats::MAX).is_err());
     }
 }

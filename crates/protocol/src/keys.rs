@@ -72,6 +72,12 @@ macro_rules! point_type {
             }
         }
 
+        impl From<PublicKey> for $name {
+            fn from(point: PublicKey) -> $name {
+                $name(point)
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 fmt::Display::fmt(&self.0, f)

@@ -12,6 +12,7 @@ pub mod backup;
 pub mod batch;
 pub mod channel;
 mod curve;
+mod execution_fee;
 pub mod fees;
 pub mod keys;
 pub mod label;

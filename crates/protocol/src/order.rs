@@ -1,7 +1,7 @@
 //! Orders: what a trader asks or bids, how it is named, digested and validated.
 
 use crate::curve::sha256_of;
-use crate::fees::ExecutionFee;
+use crate::execution_fee::ExecutionFee;
 use crate::keys::{AccountKey, KeyDescriptor, MultisigKey, NodeId, OrderNonce, OrderPreimage};
 use crate::units::{BlockCount, RatePerBillion, SatPerKw, Sats, UnitCount, UnitError};
 use serde::{Deserialize, Serialize};
@@ -474,6 +474,10 @@ impl Order {
         self.check_channel()?;
         match &self.side {
             OrderSide::Ask(_) => Ok(()),
+            // A zero is only refused by the venue, and by us before we ask it.
+            OrderSide::Bid(bid) if self.auction == AuctionType::Outbound && bid.self_balance == Sats::ZERO => {
+                Err(OrderError::SelfBalanceNotWholeUnits(Sats::ZERO))
+            }
             OrderSide::Bid(bid) => self.check_self_balance(bid).and_then(|()| self.check_sidecar(bid)),
         }
     }
@@ -517,17 +521,16 @@ impl Order {
     /// [`OrderError`]: version, whole units, size, all-or-nothing.
     ///
     /// # Source
-    /// Protocol notes, batch §1; a zero self balance in the outbound market is refused as by the venue, auctioneer §5.2.
+    /// Protocol notes, batch §1. No self balance is none of its affair: that the outbound market needs one is a rule of the
+    /// venue, auctioneer §5.2, which [`Self::validate`] adds.
     pub fn check_self_balance(&self, bid: &BidTerms) -> Result<(), OrderError> {
         let self_balance = bid.self_balance;
         match (self.auction, self_balance) {
-            (AuctionType::Inbound, Sats::ZERO) => return Ok(()),
+            (AuctionType::Inbound | AuctionType::Outbound, Sats::ZERO) => return Ok(()),
             (AuctionType::Inbound, _) if self_balance > self.amount => {
                 return Err(OrderError::SelfBalanceAboveAmount { self_balance, amount: self.amount });
             }
-            (AuctionType::Outbound, _)
-                if self_balance == Sats::ZERO || UnitCount::exactly_from(self_balance).is_err() =>
-            {
+            (AuctionType::Outbound, _) if UnitCount::exactly_from(self_balance).is_err() => {
                 return Err(OrderError::SelfBalanceNotWholeUnits(self_balance));
             }
             (AuctionType::Inbound | AuctionType::Outbound, _) => {}

@@ -292,3 +292,6 @@ pub fn bip69_input(outpoint: &OutPoint) -> ([u8; 32], u32) {
 pub fn bip69_output(left: &TxOut, right: &TxOut) -> core::cmp::Ordering {
     (left.value, &left.script_pubkey).cmp(&(right.value, &right.script_pubkey))
 }
+
+#[cfg(test)]
+mod tests;

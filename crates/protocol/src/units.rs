@@ -332,6 +332,45 @@ mod tests {
     }
 
     #[test]
+    fn sums_end_where_all_bitcoin_end() {
+        let amounts = [1, 20, 300].map(Sats::constant);
+        assert_eq!(Sats::checked_sum(amounts), Some(Sats::constant(321)));
+        assert_eq!(Sats::checked_sum([]), Some(Sats::ZERO));
+        assert_eq!(Sats::checked_sum([Sats::MAX, Sats::constant(1)]), None);
+        assert_eq!(UnitCount::new(2).checked_add(UnitCount::new(3)), Some(UnitCount::new(5)));
+        assert_eq!(UnitCount::new(u32::MAX).checked_add(UnitCount::new(1)), None);
+    }
+
+    #[test]
+    fn heights_stop_at_zero() {
+        let (low, high) = (BlockHeight::new(7), BlockHeight::new(10));
+        assert_eq!(high.saturating_sub(BlockCount::new(3)), low);
+        assert_eq!(low.saturating_sub(BlockCount::new(8)), BlockHeight::new(0));
+        assert_eq!((high.blocks_since(low), low.blocks_since(high)), (BlockCount::new(3), BlockCount::new(0)));
+        assert_eq!((high.distance(low), low.distance(high)), (BlockCount::new(3), BlockCount::new(3)));
+    }
+
+    #[test]
+    fn amounts_are_plain_numbers_elsewhere() {
+        assert_eq!(Sats::try_from(5_u64), Ok(Sats::constant(5)));
+        assert_eq!(Sats::try_from(MAX_SATS + 1), Err(UnitError::TooManySats(MAX_SATS + 1)));
+        assert_eq!(u64::from(Sats::constant(7)), 7);
+    }
+
+    #[test]
+    fn quantities_are_shown_with_their_unit() {
+        let shown = [
+            Sats::constant(12).to_string(),
+            SatsDelta::new(-12).to_string(),
+            RatePerBillion::new(12).to_string(),
+            BlockCount::new(12).to_string(),
+            BlockHeight::new(12).to_string(),
+            SatPerKw::new(12).to_string(),
+        ];
+        assert_eq!(shown, ["12 sat", "-12 sat", "12 ppb", "12 blocks", "12", "12 sat/kW"]);
+    }
+
+    #[test]
     fn units_name_their_rounding() {
         let odd = Sats::constant(250_000);
         assert_eq!(UnitCount::floor_from(odd), Ok(UnitCount::new(2)));

@@ -7,14 +7,16 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use tidegate_protocol::account::{Account, AccountState, AccountTerms, AccountVersion};
 use tidegate_protocol::backup::decrypt_and_parse;
-use tidegate_protocol::bitcoin::secp256k1::{Secp256k1, SecretKey};
+use tidegate_protocol::bitcoin::hashes::{Hash, sha256};
+use tidegate_protocol::bitcoin::secp256k1::{Message, Secp256k1, SecretKey};
 use tidegate_protocol::bitcoin::{Amount, OutPoint, ScriptBuf, TxOut, Witness};
 use tidegate_protocol::channel::{CommitmentType, funding_script};
-use tidegate_protocol::fees::{ExecutionFee, MatchTerms, chain_fee, reserved_value};
-use tidegate_protocol::keys::{BatchKey, KeyLocator, MultisigKey, OrderNonce, SharedSecret};
+use tidegate_protocol::fees::{ExecutionFee, MatchTerms, chain_fee, reserved_for, reserved_value};
+use tidegate_protocol::keys::{BatchKey, KeyDescriptor, KeyLocator, MultisigKey, NodeId, OrderNonce, SharedSecret};
 use tidegate_protocol::musig2::{Musig2Version, SigningContext, aggregate, nonce_from};
 use tidegate_protocol::order::{
-    AskTerms, AuctionType, BidTerms, Order, OrderChannelType, OrderSide, OrderState, OrderVersion, SubmittedOrder,
+    AskTerms, AuctionType, BidTerms, Order, OrderChannelType, OrderSide, OrderState, OrderVersion, OwnOrder,
+    SubmittedOrder,
 };
 use tidegate_protocol::script::{SpendKind, classify_spend, find_output};
 use tidegate_protocol::spend::{ClosePath, close_to_script, cooperative_transaction};
@@ -64,6 +66,20 @@ fn order(ask: bool, self_balance: Sats) -> Order {
             true => OrderSide::Ask(AskTerms::default()),
             false => OrderSide::Bid(BidTerms { self_balance, ..BidTerms::default() }),
         },
+    }
+}
+
+/// The order as its owner stores it, with this much left.
+fn owned(order: Order, units_unfulfilled: UnitCount, fee_ceiling: ExecutionFee) -> OwnOrder {
+    let locator = KeyLocator { family: 0, index: 0 };
+    OwnOrder {
+        multisig: KeyDescriptor { point: *order.account.point(), locator },
+        order,
+        preimage: None,
+        state: OrderState::Submitted,
+        units_unfulfilled,
+        fee_ceiling,
+        extension_quoted: BlockCount::new(0),
     }
 }
 
@@ -172,6 +188,8 @@ proptest! {
         let cost = terms.taker_delta(&fee).unwrap().checked_sub(chain.to_delta()).unwrap().checked_neg().unwrap();
         let reserved = reserved_value(&bid, UnitCount::new(units), OrderState::Submitted, &fee, version);
         prop_assert_eq!(reserved.unwrap().to_delta(), cost);
+        let own = owned(bid, UnitCount::new(units), fee);
+        prop_assert_eq!(reserved_for(&own, &fee, version).unwrap().to_delta(), cost);
     }
 
     #[test]
@@ -243,6 +261,23 @@ proptest! {
     }
 
     #[test]
+    fn only_the_accounts_key_signs_its_orders(ask: bool, rate in 1u32..u32::MAX, stranger in secret()) {
+        let (secp, owner) = (Secp256k1::new(), SecretKey::from_slice(&[1; 32]).unwrap());
+        let mut order = order(ask, Sats::ZERO);
+        order.rate = RatePerBillion::new(rate);
+        let message = Message::from_digest(sha256::Hash::hash(&order.digest()).to_byte_array());
+        let signed = |key: &SecretKey| secp.sign_ecdsa(&message, key).serialize_der().to_vec();
+        let (multisig, node) = (MultisigKey::new(*order.account.point()), NodeId::new(*order.account.point()));
+        let mut order = SubmittedOrder { order, signature: signed(&owner), multisig, node, addresses: Vec::new() };
+        prop_assert!(order.signature_is_valid());
+        order.order.rate = RatePerBillion::new(rate - 1);
+        prop_assert!(!order.signature_is_valid(), "another rate");
+        order.order.rate = RatePerBillion::new(rate);
+        order.signature = signed(&stranger);
+        prop_assert_eq!(order.signature_is_valid(), stranger == owner);
+    }
+
+    #[test]
     fn orders_of_any_numbers_do_not_panic(ask: bool, auction in auction(), amount in 0u64..2_100_000_000_000_000, min: u32, rate: u32, duration: u32, fee: u64, signature: Vec<u8>) {
         let mut order = order(ask, Sats::constant(amount));
         order.auction = auction;
@@ -252,7 +287,7 @@ proptest! {
         order.duration = BlockCount::new(duration);
         order.max_batch_fee_rate = SatPerKw::new(fee);
         let key = *order.account.point();
-        let node = tidegate_protocol::keys::NodeId::new(key);
+        let node = NodeId::new(key);
         let order = SubmittedOrder { order, signature, multisig: MultisigKey::new(key), node, addresses: Vec::new() };
         prop_assert!(!order.signature_is_valid());
         if order.order.is_ask() {

@@ -3,7 +3,7 @@
 use crate::error::{DecodeError, EncodeError};
 use crate::order::{from_ask, from_bid, to_ask, to_bid};
 use crate::poolrpc;
-use crate::read::{self, MAX_ACCOUNTS, MAX_LIST, MAX_MATCHES, MAX_RAW_ID_BYTES};
+use crate::read::{self, MAX_ACCOUNTS, MAX_LIST, MAX_MATCHES, MAX_RAW_ID_BYTES, Points};
 use bitcoin::hashes::Hash;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_protocol::batch::{
@@ -61,10 +61,10 @@ pub fn from_prepare(prepare: poolrpc::OrderMatchPrepare) -> Result<Prepare, Deco
     read::at_most("OrderMatchPrepare.matched_markets", prepare.matched_markets.len(), MAX_LIST)?;
     let matches: usize = prepare.matched_markets.values().map(count_matches).sum();
     read::at_most("OrderMatchPrepare.matched_markets", matches, MAX_MATCHES)?;
-    let mut markets = BTreeMap::new();
+    let (mut markets, mut points) = (BTreeMap::new(), Points::default());
     for (duration, market) in prepare.matched_markets {
         let duration = BlockCount::new(duration);
-        markets.insert(duration, from_market(duration, market)?);
+        markets.insert(duration, from_market(duration, market, &mut points)?);
     }
     Ok(Prepare {
         batch_id,
@@ -113,16 +113,24 @@ fn to_matches(own: OrderNonce, matches: &[Match]) -> Result<poolrpc::MatchedOrde
     Ok(wire)
 }
 
-fn from_market(duration: BlockCount, market: poolrpc::MatchedMarket) -> Result<MatchedMarket, DecodeError> {
+fn from_market(
+    duration: BlockCount,
+    market: poolrpc::MatchedMarket,
+    points: &mut Points,
+) -> Result<MatchedMarket, DecodeError> {
     let mut orders = BTreeMap::new();
     for (own, matched) in market.matched_orders {
         let own = read::nonce_map_key("MatchedMarket.matched_orders", &own)?;
-        orders.insert(own, from_matches(duration, matched)?);
+        orders.insert(own, from_matches(duration, matched, points)?);
     }
     Ok(MatchedMarket { clearing_price: RatePerBillion::new(market.clearing_price_rate), orders })
 }
 
-fn from_matches(duration: BlockCount, matched: poolrpc::MatchedOrder) -> Result<Vec<Match>, DecodeError> {
+fn from_matches(
+    duration: BlockCount,
+    matched: poolrpc::MatchedOrder,
+    points: &mut Points,
+) -> Result<Vec<Match>, DecodeError> {
     match (matched.matched_asks.is_empty(), matched.matched_bids.is_empty()) {
         (true, true) => return Err(DecodeError::Missing { field: "MatchedOrder.matched_bids" }),
         (false, false) => {
@@ -134,16 +142,16 @@ fn from_matches(duration: BlockCount, matched: poolrpc::MatchedOrder) -> Result<
         }
         (true, false) | (false, true) => {}
     }
-    let mut matches = Vec::new();
+    let mut matches = Vec::with_capacity(matched.matched_asks.len() + matched.matched_bids.len());
     for wire in matched.matched_asks {
-        let order = from_ask(read::required("MatchedAsk.ask", wire.ask)?)?;
+        let order = from_ask(read::required("MatchedAsk.ask", wire.ask)?, points)?;
         if order.addresses.is_empty() {
             return Err(DecodeError::Missing { field: "ServerOrder.node_addr" });
         }
         matches.push(Match { order, units: read::matched_units("MatchedAsk.units_filled", wire.units_filled)? });
     }
     for wire in matched.matched_bids {
-        let order = from_bid(read::required("MatchedBid.bid", wire.bid)?)?;
+        let order = from_bid(read::required("MatchedBid.bid", wire.bid)?, points)?;
         matches.push(Match { order, units: read::matched_units("MatchedBid.units_filled", wire.units_filled)? });
     }
     match matches.iter().find(|matched| matched.order.order.duration != duration) {

@@ -1,8 +1,12 @@
-//! Decoding foreign messages within a limit of memory.
+//! Decoding foreign messages within a limit of memory, and only those with one meaning.
 //!
 //! A list of empty entries costs its sender two bytes each, and its reader some hundred: a message within the limit of
 //! its length could occupy a gigabyte once decoded. So the encoded message is walked first and what decoding it would
 //! occupy is added up, with the sizes of the very types.
+//!
+//! A field that is there at most once but comes twice, and a key that comes twice in a map, have the meaning that the
+//! reader gives them: mostly the last one counts, and parts of messages are mixed. No encoder writes such, so the walk
+//! refuses it.
 //!
 //! # Source
 //! Encoding: protobuf's wire format. Shapes: generated from the interface files by the build script.
@@ -10,6 +14,7 @@
 use core::marker::PhantomData;
 use prost::Message;
 use prost::bytes::Buf;
+use std::collections::BTreeSet;
 use thiserror::Error;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
@@ -30,6 +35,12 @@ pub enum MessageError {
     TooLarge {
         /// Limit.
         most: usize,
+    },
+    /// It says one thing twice, perhaps in two ways.
+    #[error("the message has field {field} twice, or one key twice in it")]
+    Ambiguous {
+        /// Number of the field.
+        field: i32,
     },
     /// It is not protobuf of its type.
     #[error(transparent)]
@@ -84,11 +95,42 @@ fn spend(left: &mut usize, bytes: usize) -> Result<(), MessageError> {
 
 /// Takes what the fields of a message occupy from `left`. Where the bytes stop being protobuf the decoder stops too.
 fn measure(mut bytes: &[u8], shape: &'static Shape, left: &mut usize) -> Result<(), MessageError> {
-    while let Some((number, value)) = next_field(&mut bytes) {
+    let mut seen = BTreeSet::new();
+    while let Some(Field { number, value, .. }) = next_field(&mut bytes) {
         let Some((_, content)) = shape.fields.iter().find(|(known, _)| *known == number) else { continue };
+        let name = match content {
+            Content::Number(false) | Content::Bytes(false) | Content::Message(false, _) => Some(Key::default()),
+            Content::Map(_) => Some(key(value).ok_or(MessageError::Ambiguous { field: number })?),
+            Content::Number(true) | Content::Bytes(true) | Content::Message(true, _) => None,
+        };
+        if name.is_some_and(|name| !seen.insert((number, name))) {
+            return Err(MessageError::Ambiguous { field: number });
+        }
         measure_field(content, value, left)?;
     }
     Ok(())
+}
+
+/// The key of a map's entry: text, or a number. One that is left out is empty, or zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Key<'a> {
+    text: &'a [u8],
+    number: u64,
+}
+
+/// The key of an entry; nothing when it has two, or two values.
+fn key(mut entry: &[u8]) -> Option<Key<'_>> {
+    let (mut found, mut value) = (None, false);
+    while let Some(field) = next_field(&mut entry) {
+        match field.number {
+            1 if found.is_some() => return None,
+            1 => found = Some(Key { text: field.value, number: field.varint }),
+            2 if value => return None,
+            2 => value = true,
+            _ => {}
+        }
+    }
+    Some(found.unwrap_or_default())
 }
 
 fn measure_field(content: &'static Content, value: &[u8], left: &mut usize) -> Result<(), MessageError> {
@@ -111,9 +153,9 @@ fn measure_field(content: &'static Content, value: &[u8], left: &mut usize) -> R
             // Nodes of a map are at least half full; the key is text or a number.
             spend(left, 2_usize.saturating_mul(size.saturating_add(size_of::<String>())).saturating_add(value.len()))?;
             let mut rest = value;
-            while let Some((number, part)) = next_field(&mut rest) {
-                if let (2, Content::Message(_, shape)) = (number, of) {
-                    measure(part, shape, left)?;
+            while let Some(part) = next_field(&mut rest) {
+                if let (2, Content::Message(_, shape)) = (part.number, of) {
+                    measure(part.value, shape, left)?;
                 }
             }
             Ok(())
@@ -126,13 +168,23 @@ fn entry(list: bool, size: usize) -> usize {
     if list { GROWTH.saturating_mul(size) } else { 0 }
 }
 
-/// The next field's number and, when it has a length, its bytes. Nothing at the end, and where the bytes are no protobuf.
-fn next_field<'a>(bytes: &mut &'a [u8]) -> Option<(i32, &'a [u8])> {
+/// A field as it stands in the bytes.
+struct Field<'a> {
+    number: i32,
+    /// Its bytes, when it has a length.
+    value: &'a [u8],
+    /// Its number, when it is one of variable length.
+    varint: u64,
+}
+
+/// The next field. Nothing at the end, and where the bytes are no protobuf.
+fn next_field<'a>(bytes: &mut &'a [u8]) -> Option<Field<'a>> {
     let tag = varint(bytes)?;
     let number = i32::try_from(tag >> 3).ok()?;
+    let mut plain = 0;
     let length = match tag & 7 {
         0 => {
-            varint(bytes)?;
+            plain = varint(bytes)?;
             0
         }
         1 => {
@@ -150,7 +202,7 @@ fn next_field<'a>(bytes: &mut &'a [u8]) -> Option<(i32, &'a [u8])> {
     };
     let (value, rest) = bytes.split_at_checked(length)?;
     *bytes = rest;
-    Some((number, value))
+    Some(Field { number, value, varint: plain })
 }
 
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
@@ -207,6 +259,7 @@ impl<U: Message + Default + Shaped> Decoder for BoundedDecoder<U> {
         let bytes = source.copy_to_bytes(source.remaining());
         decode(&bytes).map(Some).map_err(|error| match error {
             MessageError::TooLarge { .. } => Status::resource_exhausted(error.to_string()),
+            MessageError::Ambiguous { .. } => Status::invalid_argument(error.to_string()),
             MessageError::Malformed(_) => Status::internal(error.to_string()),
         })
     }
@@ -271,6 +324,47 @@ mod tests {
         for bytes in [&[0xff; 11][..], &[0x0a, 5, 1], &[0x0a], &[0x0b, 0x0c], &[0x0f], &[0x09, 1], &[0x0d]] {
             let plain = <poolrpc::OrderMatchPrepare as Message>::decode(bytes);
             assert_eq!(decode::<poolrpc::OrderMatchPrepare>(bytes).ok(), plain.ok(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_said_twice() {
+        let market = |price| poolrpc::MatchedMarket { clearing_price_rate: price, ..Default::default() };
+        let prepare = poolrpc::OrderMatchPrepare {
+            batch_id: vec![2; 33],
+            fee_rate_sat_per_kw: 253,
+            execution_fee: Some(poolrpc::ExecutionFee { base_fee: 1, fee_rate: 2 }),
+            matched_markets: BTreeMap::from([(2_016, market(7)), (4_032, market(7))]),
+            ..Default::default()
+        };
+        let whole = prepare.encode_to_vec();
+        assert_eq!(decode::<poolrpc::OrderMatchPrepare>(&whole), Ok(prepare.clone()));
+        let parts = [
+            (8, poolrpc::OrderMatchPrepare { batch_id: vec![3; 33], ..Default::default() }),
+            (6, poolrpc::OrderMatchPrepare { fee_rate_sat_per_kw: 253, ..Default::default() }),
+            (4, poolrpc::OrderMatchPrepare { execution_fee: Some(Default::default()), ..Default::default() }),
+            (
+                10,
+                poolrpc::OrderMatchPrepare {
+                    matched_markets: BTreeMap::from([(4_032, market(8))]),
+                    ..Default::default()
+                },
+            ),
+        ];
+        for (field, part) in parts {
+            for twice in
+                [[part.encode_to_vec(), whole.clone()].concat(), [whole.clone(), part.encode_to_vec()].concat()]
+            {
+                assert_eq!(decode::<poolrpc::OrderMatchPrepare>(&twice), Err(MessageError::Ambiguous { field }));
+            }
+        }
+        // The key of the entry, as the last byte of a longer number, and left out beside a zero.
+        let entries: [&[&[u8]]; 3] = [&[&[8, 5], &[8, 0x85, 0]], &[&[], &[8, 0]], &[&[8, 5, 8, 6]]];
+        for entries in entries {
+            let length = |entry: &[u8]| u8::try_from(entry.len()).unwrap();
+            let bytes: Vec<u8> = entries.iter().flat_map(|entry| [&[0x52, length(entry)], *entry].concat()).collect();
+            let found = decode::<poolrpc::OrderMatchPrepare>(&bytes);
+            assert_eq!(found, Err(MessageError::Ambiguous { field: 10 }), "{bytes:?}");
         }
     }
 

@@ -16,9 +16,12 @@ pub mod account;
 pub mod batch;
 pub mod bounded;
 mod error;
+pub mod hashmail;
 pub mod market;
+pub mod operator;
 pub mod order;
 mod read;
+mod recovery;
 pub mod stream;
 
 pub use error::{BATCH_SNAPSHOT_NOT_FOUND, DecodeError, EncodeError, NO_ORDER_FOUND, PAYMENT_REQUIRED};
@@ -27,11 +30,12 @@ pub use read::{
     MAX_USER_AGENT_BYTES,
 };
 
-/// The market: service `ChannelAuctioneer`, client and server, with all of its messages.
+/// The market: services `ChannelAuctioneer` and `Trader`, client and server, with all of their messages.
 ///
 /// # Source
-/// Protocol notes, `wire.json` (file `auctioneer.proto`); meanings in rpc §3 and §8–10.
+/// Protocol notes, `wire.json` (files `auctioneer.proto` and `trader.proto`); meanings in rpc §3, §8–10 and §13.
 #[allow(deprecated, missing_docs, unreachable_pub, clippy::all, clippy::as_conversions, clippy::unwrap_used)]
+#[allow(rustdoc::invalid_html_tags)] // a comment of the interface shows the form of a version so
 pub mod poolrpc {
     tonic::include_proto!("poolrpc");
 }

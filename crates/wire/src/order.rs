@@ -2,9 +2,9 @@
 
 use crate::error::DecodeError;
 use crate::poolrpc::{self, server_submit_order_request, server_submit_order_response};
-use crate::read::{self, MAX_LIST};
+use crate::read::{self, MAX_LIST, Points};
 use tidegate_ports::Submission;
-use tidegate_protocol::keys::{AccountKey, MultisigKey, NodeId, OrderNonce, OrderPreimage};
+use tidegate_protocol::keys::{MultisigKey, NodeId, OrderNonce, OrderPreimage};
 use tidegate_protocol::order::{
     AnnouncementConstraint, AskTerms, AuctionType, BidTerms, ConfirmationConstraint, NodeAddress, NodeTier, Order,
     OrderChannelType, OrderSide, OrderState, OrderVersion, SubmittedOrder,
@@ -39,8 +39,8 @@ pub fn from_submit_request(
     use server_submit_order_request::Details;
     let user_agent = read::user_agent("ServerSubmitOrderRequest.user_agent", request.user_agent)?;
     let order = match read::required("ServerSubmitOrderRequest.details", request.details)? {
-        Details::Ask(ask) => from_ask(ask)?,
-        Details::Bid(bid) => from_bid(bid)?,
+        Details::Ask(ask) => from_ask(ask, &mut Points::default())?,
+        Details::Bid(bid) => from_bid(bid, &mut Points::default())?,
     };
     Ok((order, user_agent))
 }
@@ -106,10 +106,13 @@ pub fn from_state_request(request: &poolrpc::ServerOrderStateRequest) -> Result<
     read::fixed("ServerOrderStateRequest.order_nonce", &request.order_nonce).map(OrderNonce::new)
 }
 
-/// State of an order, and the units that are still open.
-pub fn to_state_response(state: OrderState, open: UnitCount) -> poolrpc::ServerOrderStateResponse {
+/// The state of an order.
+///
+/// # Source
+/// Protocol notes, rpc §6.2.
+pub fn to_order_state(state: OrderState) -> poolrpc::OrderState {
     use poolrpc::OrderState as Wire;
-    let state = match state {
+    match state {
         OrderState::Submitted => Wire::OrderSubmitted,
         OrderState::Cleared => Wire::OrderCleared,
         OrderState::PartiallyFilled => Wire::OrderPartiallyFilled,
@@ -117,7 +120,12 @@ pub fn to_state_response(state: OrderState, open: UnitCount) -> poolrpc::ServerO
         OrderState::Canceled => Wire::OrderCanceled,
         OrderState::Expired => Wire::OrderExpired,
         OrderState::Failed => Wire::OrderFailed,
-    };
+    }
+}
+
+/// State of an order, and the units that are still open.
+pub fn to_state_response(state: OrderState, open: UnitCount) -> poolrpc::ServerOrderStateResponse {
+    let state = to_order_state(state);
     poolrpc::ServerOrderStateResponse { state: state.into(), units_unfulfilled: open.get() }
 }
 
@@ -141,44 +149,83 @@ pub fn from_state_response(
     Ok((state, UnitCount::new(response.units_unfulfilled)))
 }
 
+pub(crate) fn to_announcement(constraint: AnnouncementConstraint) -> poolrpc::ChannelAnnouncementConstraints {
+    use poolrpc::ChannelAnnouncementConstraints as Wire;
+    match constraint {
+        AnnouncementConstraint::None => Wire::AnnouncementNoPreference,
+        AnnouncementConstraint::OnlyAnnounced => Wire::OnlyAnnounced,
+        AnnouncementConstraint::OnlyUnannounced => Wire::OnlyUnannounced,
+    }
+}
+
+pub(crate) fn from_announcement(field: &'static str, found: i32) -> Result<AnnouncementConstraint, DecodeError> {
+    use poolrpc::ChannelAnnouncementConstraints as Wire;
+    Ok(match read::number(field, found)? {
+        Wire::AnnouncementNoPreference => AnnouncementConstraint::None,
+        Wire::OnlyAnnounced => AnnouncementConstraint::OnlyAnnounced,
+        Wire::OnlyUnannounced => AnnouncementConstraint::OnlyUnannounced,
+    })
+}
+
+pub(crate) fn to_confirmation(constraint: ConfirmationConstraint) -> poolrpc::ChannelConfirmationConstraints {
+    use poolrpc::ChannelConfirmationConstraints as Wire;
+    match constraint {
+        ConfirmationConstraint::None => Wire::ConfirmationNoPreference,
+        ConfirmationConstraint::OnlyConfirmed => Wire::OnlyConfirmed,
+        ConfirmationConstraint::OnlyZeroConf => Wire::OnlyZeroconf,
+    }
+}
+
+pub(crate) fn from_confirmation(field: &'static str, found: i32) -> Result<ConfirmationConstraint, DecodeError> {
+    use poolrpc::ChannelConfirmationConstraints as Wire;
+    Ok(match read::number(field, found)? {
+        Wire::ConfirmationNoPreference => ConfirmationConstraint::None,
+        Wire::OnlyConfirmed => ConfirmationConstraint::OnlyConfirmed,
+        Wire::OnlyZeroconf => ConfirmationConstraint::OnlyZeroConf,
+    })
+}
+
+/// What a bid demands. The receiver chooses the default tier, and chooses tier 1 (auctioneer §5.2).
+pub(crate) fn from_min_tier(field: &'static str, found: i32) -> Result<NodeTier, DecodeError> {
+    Ok(match read::number(field, found)? {
+        poolrpc::NodeTier::Tier0 => NodeTier::Tier0,
+        poolrpc::NodeTier::TierDefault | poolrpc::NodeTier::Tier1 => NodeTier::Tier1,
+    })
+}
+
+pub(crate) fn to_auction(auction: AuctionType) -> poolrpc::AuctionType {
+    match auction {
+        AuctionType::Inbound => poolrpc::AuctionType::BtcInboundLiquidity,
+        AuctionType::Outbound => poolrpc::AuctionType::BtcOutboundLiquidity,
+    }
+}
+
+pub(crate) fn from_auction(field: &'static str, found: i32) -> Result<AuctionType, DecodeError> {
+    Ok(match read::number(field, found)? {
+        poolrpc::AuctionType::BtcInboundLiquidity => AuctionType::Inbound,
+        poolrpc::AuctionType::BtcOutboundLiquidity => AuctionType::Outbound,
+    })
+}
+
 pub(crate) fn to_ask(order: &SubmittedOrder, terms: &AskTerms) -> poolrpc::ServerAsk {
-    use poolrpc::{ChannelAnnouncementConstraints as Announcement, ChannelConfirmationConstraints as Confirmation};
-    let announcement = match terms.announcement {
-        AnnouncementConstraint::None => Announcement::AnnouncementNoPreference,
-        AnnouncementConstraint::OnlyAnnounced => Announcement::OnlyAnnounced,
-        AnnouncementConstraint::OnlyUnannounced => Announcement::OnlyUnannounced,
-    };
-    let confirmation = match terms.confirmation {
-        ConfirmationConstraint::None => Confirmation::ConfirmationNoPreference,
-        ConfirmationConstraint::OnlyConfirmed => Confirmation::OnlyConfirmed,
-        ConfirmationConstraint::OnlyZeroConf => Confirmation::OnlyZeroconf,
-    };
     poolrpc::ServerAsk {
         details: Some(to_details(order)),
         lease_duration_blocks: order.order.duration.get(),
         version: version_number(order.order.version),
-        announcement_constraints: announcement.into(),
-        confirmation_constraints: confirmation.into(),
+        announcement_constraints: to_announcement(terms.announcement).into(),
+        confirmation_constraints: to_confirmation(terms.confirmation).into(),
     }
 }
 
-pub(crate) fn from_ask(ask: poolrpc::ServerAsk) -> Result<SubmittedOrder, DecodeError> {
-    use poolrpc::{ChannelAnnouncementConstraints as Announcement, ChannelConfirmationConstraints as Confirmation};
-    let announcement = match read::number("ServerAsk.announcement_constraints", ask.announcement_constraints)? {
-        Announcement::AnnouncementNoPreference => AnnouncementConstraint::None,
-        Announcement::OnlyAnnounced => AnnouncementConstraint::OnlyAnnounced,
-        Announcement::OnlyUnannounced => AnnouncementConstraint::OnlyUnannounced,
-    };
-    let confirmation = match read::number("ServerAsk.confirmation_constraints", ask.confirmation_constraints)? {
-        Confirmation::ConfirmationNoPreference => ConfirmationConstraint::None,
-        Confirmation::OnlyConfirmed => ConfirmationConstraint::OnlyConfirmed,
-        Confirmation::OnlyZeroconf => ConfirmationConstraint::OnlyZeroConf,
-    };
+pub(crate) fn from_ask(ask: poolrpc::ServerAsk, points: &mut Points) -> Result<SubmittedOrder, DecodeError> {
+    let announcement = from_announcement("ServerAsk.announcement_constraints", ask.announcement_constraints)?;
+    let confirmation = from_confirmation("ServerAsk.confirmation_constraints", ask.confirmation_constraints)?;
     from_details(
         read::required("ServerAsk.details", ask.details)?,
         version("ServerAsk.version", ask.version)?,
         BlockCount::new(ask.lease_duration_blocks),
         OrderSide::Ask(AskTerms { announcement, confirmation }),
+        points,
     )
 }
 
@@ -195,14 +242,9 @@ pub(crate) fn to_bid(order: &SubmittedOrder, terms: &BidTerms) -> poolrpc::Serve
     }
 }
 
-pub(crate) fn from_bid(bid: poolrpc::ServerBid) -> Result<SubmittedOrder, DecodeError> {
-    // The receiver chooses the default tier, and chooses tier 1 (auctioneer §5.2).
-    let min_node_tier = match read::number("ServerBid.min_node_tier", bid.min_node_tier)? {
-        poolrpc::NodeTier::Tier0 => NodeTier::Tier0,
-        poolrpc::NodeTier::TierDefault | poolrpc::NodeTier::Tier1 => NodeTier::Tier1,
-    };
+pub(crate) fn from_bid(bid: poolrpc::ServerBid, points: &mut Points) -> Result<SubmittedOrder, DecodeError> {
     let terms = BidTerms {
-        min_node_tier,
+        min_node_tier: from_min_tier("ServerBid.min_node_tier", bid.min_node_tier)?,
         self_balance: read::sats("ServerBid.self_chan_balance", bid.self_chan_balance)?,
         sidecar: bid.is_sidecar_channel,
         unannounced: bid.unannounced_channel,
@@ -213,16 +255,13 @@ pub(crate) fn from_bid(bid: poolrpc::ServerBid) -> Result<SubmittedOrder, Decode
         version("ServerBid.version", bid.version)?,
         BlockCount::new(bid.lease_duration_blocks),
         OrderSide::Bid(terms),
+        points,
     )
 }
 
 fn to_details(submitted: &SubmittedOrder) -> poolrpc::ServerOrder {
     let order = &submitted.order;
     let keys = |nodes: &[NodeId]| nodes.iter().map(|node| node.serialize().to_vec()).collect();
-    let auction = match order.auction {
-        AuctionType::Inbound => poolrpc::AuctionType::BtcInboundLiquidity,
-        AuctionType::Outbound => poolrpc::AuctionType::BtcOutboundLiquidity,
-    };
     poolrpc::ServerOrder {
         trader_key: order.account.serialize().to_vec(),
         rate_fixed: order.rate.get(),
@@ -237,7 +276,7 @@ fn to_details(submitted: &SubmittedOrder) -> poolrpc::ServerOrder {
         max_batch_fee_rate_sat_per_kw: order.max_batch_fee_rate.get(),
         allowed_node_ids: keys(&order.allowed_nodes),
         not_allowed_node_ids: keys(&order.denied_nodes),
-        auction_type: auction.into(),
+        auction_type: to_auction(order.auction).into(),
         is_public: order.public,
     }
 }
@@ -247,16 +286,13 @@ fn from_details(
     version: OrderVersion,
     duration: BlockCount,
     side: OrderSide,
+    points: &mut Points,
 ) -> Result<SubmittedOrder, DecodeError> {
-    let auction = match read::number("ServerOrder.auction_type", details.auction_type)? {
-        poolrpc::AuctionType::BtcInboundLiquidity => AuctionType::Inbound,
-        poolrpc::AuctionType::BtcOutboundLiquidity => AuctionType::Outbound,
-    };
     let order = Order {
         nonce: read::fixed("ServerOrder.order_nonce", &details.order_nonce).map(OrderNonce::new)?,
         version,
-        account: read::key("ServerOrder.trader_key", &details.trader_key, AccountKey::from_slice)?,
-        auction,
+        account: points.read("ServerOrder.trader_key", &details.trader_key)?,
+        auction: from_auction("ServerOrder.auction_type", details.auction_type)?,
         rate: RatePerBillion::new(details.rate_fixed),
         amount: read::sats("ServerOrder.amt", details.amt)?,
         min_units: read::whole_units("ServerOrder.min_chan_amt", details.min_chan_amt)?,
@@ -273,12 +309,12 @@ fn from_details(
         order,
         signature: read::signature("ServerOrder.order_sig", details.order_sig)?,
         multisig: read::key("ServerOrder.multi_sig_key", &details.multi_sig_key, MultisigKey::from_slice)?,
-        node: read::key("ServerOrder.node_pub", &details.node_pub, NodeId::from_slice)?,
+        node: points.read("ServerOrder.node_pub", &details.node_pub)?,
         addresses: details.node_addr.into_iter().map(from_address).collect::<Result<_, _>>()?,
     })
 }
 
-fn node_list(field: &'static str, keys: &[Vec<u8>]) -> Result<Vec<NodeId>, DecodeError> {
+pub(crate) fn node_list(field: &'static str, keys: &[Vec<u8>]) -> Result<Vec<NodeId>, DecodeError> {
     read::at_most(field, keys.len(), MAX_LIST)?;
     keys.iter().map(|key| read::key(field, key, NodeId::from_slice)).collect()
 }
@@ -352,7 +388,7 @@ pub(crate) fn from_channel_type(field: &'static str, found: i32) -> Result<Order
     }
 }
 
-fn version_number(version: OrderVersion) -> u32 {
+pub(crate) fn version_number(version: OrderVersion) -> u32 {
     match version {
         OrderVersion::V0 => 0,
         OrderVersion::V1 => 1,

@@ -6,6 +6,7 @@ use bitcoin::consensus::Decodable;
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
+use std::collections::HashMap;
 use tidegate_protocol::account::AccountVersion;
 use tidegate_protocol::keys::{AccountKey, KeyError, OrderNonce};
 use tidegate_protocol::musig2::PublicNonce;
@@ -67,6 +68,24 @@ pub(crate) fn key<T>(
     read: impl Fn(&[u8]) -> Result<T, KeyError>,
 ) -> Result<T, DecodeError> {
     read(bytes).map_err(|error| DecodeError::key(field, error))
+}
+
+/// Points of one message that were found valid. Orders of one trader repeat its node and its account, and to judge a point
+/// costs more than all else that is read of an order.
+#[derive(Default)]
+pub(crate) struct Points(HashMap<[u8; 33], PublicKey>);
+
+impl Points {
+    /// A typed key.
+    pub(crate) fn read<T: From<PublicKey>>(&mut self, field: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
+        let bytes: [u8; 33] = fixed(field, bytes)?;
+        if let Some(known) = self.0.get(&bytes) {
+            return Ok(T::from(*known));
+        }
+        let found = point(field, &bytes)?;
+        self.0.insert(bytes, found);
+        Ok(T::from(found))
+    }
 }
 
 pub(crate) fn point(field: &'static str, bytes: &[u8]) -> Result<PublicKey, DecodeError> {
@@ -222,6 +241,9 @@ fn cut(text: &str, most: usize) -> &str {
 mod tests {
     use super::*;
 
+    /// The generator of the curve.
+    const KEY: &str = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
+
     #[test]
     fn sentences_are_cut_between_characters() {
         assert_eq!(cut("grün", 2), "gr");
@@ -232,8 +254,25 @@ mod tests {
     }
 
     #[test]
+    fn points_that_were_read_before_are_the_same_and_others_are_judged() {
+        let mut points = Points::default();
+        let key: [u8; 33] = hex::FromHex::from_hex(KEY).unwrap();
+        let first: AccountKey = points.read("f", &key).unwrap();
+        assert_eq!(points.read::<AccountKey>("f", &key), Ok(first));
+        assert_eq!(first.serialize(), key);
+        let mut off_curve = key;
+        off_curve[1..].fill(0xff);
+        for _ in 0..2 {
+            let found = points.read::<AccountKey>("f", &off_curve);
+            assert_eq!(found, Err(DecodeError::NotAPoint { field: "f" }));
+        }
+        let short = DecodeError::Length { field: "f", expected: 33, found: 32 };
+        assert_eq!(points.read::<AccountKey>("f", &key[..32]), Err(short));
+    }
+
+    #[test]
     fn map_keys_have_one_form() {
-        let key = format!("02{}", "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798");
+        let key = KEY.to_owned();
         assert!(account_map_key("f", &key).is_ok());
         for bad in [key.to_uppercase(), format!(" {key}"), key[..64].to_owned(), format!("{key}00"), "é".repeat(33)] {
             assert!(matches!(account_map_key("f", &bad), Err(DecodeError::MapKey { .. })), "{bad}");

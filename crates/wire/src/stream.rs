@@ -4,6 +4,7 @@ use crate::batch;
 use crate::error::{DecodeError, EncodeError};
 use crate::poolrpc::{self, client_auction_message, server_auction_message, subscribe_error};
 use crate::read::{self, MAX_RAW_ID_BYTES};
+use crate::recovery;
 use tidegate_ports::{ClientMessage, ServerMessage, SubscribeErrorCode};
 use tidegate_protocol::auth::{AuthChallenge, CommitHash};
 use tidegate_protocol::batch::BatchVersion;
@@ -29,6 +30,9 @@ pub fn to_client_message(message: &ClientMessage) -> poolrpc::ClientAuctionMessa
         }
         ClientMessage::Reject(reject) => Msg::Reject(batch::to_reject(reject)),
         ClientMessage::Sign(signatures) => Msg::Sign(batch::to_signatures(signatures)),
+        ClientMessage::Recover { account } => {
+            Msg::Recover(poolrpc::AccountRecovery { trader_key: account.serialize().to_vec() })
+        }
     };
     poolrpc::ClientAuctionMessage { msg: Some(msg) }
 }
@@ -36,7 +40,7 @@ pub fn to_client_message(message: &ClientMessage) -> poolrpc::ClientAuctionMessa
 /// What a trader says.
 ///
 /// # Errors
-/// [`DecodeError`]; recovery is [`DecodeError::Unsupported`].
+/// [`DecodeError`].
 pub fn from_client_message(message: poolrpc::ClientAuctionMessage) -> Result<ClientMessage, DecodeError> {
     use client_auction_message::Msg;
     match read::required("ClientAuctionMessage.msg", message.msg)? {
@@ -54,7 +58,9 @@ pub fn from_client_message(message: poolrpc::ClientAuctionMessage) -> Result<Cli
         }),
         Msg::Reject(reject) => batch::from_reject(reject).map(ClientMessage::Reject),
         Msg::Sign(sign) => batch::from_signatures(sign).map(ClientMessage::Sign),
-        Msg::Recover(_) => Err(DecodeError::Unsupported { what: "account recovery" }),
+        Msg::Recover(recover) => Ok(ClientMessage::Recover {
+            account: read::key("AccountRecovery.trader_key", &recover.trader_key, AccountKey::from_slice)?,
+        }),
     }
 }
 
@@ -77,6 +83,13 @@ pub fn to_server_message(message: &ServerMessage) -> Result<poolrpc::ServerAucti
             trader_key: account.map_or_else(Vec::new, |account| account.serialize().to_vec()),
             account_reservation: None,
         }),
+        ServerMessage::Reserved { reservation, message } => Msg::Error(poolrpc::SubscribeError {
+            error: read::sentence(message),
+            error_code: subscribe_error::Error::IncompleteAccountReservation.into(),
+            trader_key: reservation.reservation.trader.serialize().to_vec(),
+            account_reservation: Some(recovery::to_reserved(reservation)),
+        }),
+        ServerMessage::Account(account) => Msg::Account(recovery::to_account(account)),
         ServerMessage::Prepare(prepare) => Msg::Prepare(batch::to_prepare(prepare)?),
         ServerMessage::Malformed { .. } => return Err(EncodeError::Malformed),
         ServerMessage::Sign(sign) => Msg::Sign(batch::to_sign_begin(sign)),
@@ -89,7 +102,7 @@ pub fn to_server_message(message: &ServerMessage) -> Result<poolrpc::ServerAucti
 /// can and must be answered.
 ///
 /// # Errors
-/// [`DecodeError`] for all others; a recovered account is [`DecodeError::Unsupported`].
+/// [`DecodeError`] for all others.
 pub fn from_server_message(message: poolrpc::ServerAuctionMessage) -> Result<ServerMessage, DecodeError> {
     use server_auction_message::Msg;
     match read::required("ServerAuctionMessage.msg", message.msg)? {
@@ -112,7 +125,7 @@ pub fn from_server_message(message: poolrpc::ServerAuctionMessage) -> Result<Ser
             Ok(parsed.unwrap_or_else(|error| malformed(id, &error)))
         }
         Msg::Finalize(finalize) => batch::from_finalize(finalize).map(ServerMessage::Finalize),
-        Msg::Account(_) => Err(DecodeError::Unsupported { what: "a recovered account" }),
+        Msg::Account(account) => recovery::from_account(&account).map(Box::new).map(ServerMessage::Account),
     }
 }
 
@@ -133,6 +146,10 @@ fn from_error(error: &poolrpc::SubscribeError) -> Result<ServerMessage, DecodeEr
         Wire::AccountDoesNotExist => SubscribeErrorCode::AccountDoesNotExist,
         Wire::IncompleteAccountReservation => SubscribeErrorCode::IncompleteReservation,
     };
+    if let (SubscribeErrorCode::IncompleteReservation, Some(reserved)) = (code, &error.account_reservation) {
+        let reservation = Box::new(recovery::from_reserved(reserved)?);
+        return Ok(ServerMessage::Reserved { reservation, message: read::sentence(&error.error) });
+    }
     let account = match error.trader_key.as_slice() {
         [] => None,
         key => Some(read::key("SubscribeError.trader_key", key, AccountKey::from_slice)?),

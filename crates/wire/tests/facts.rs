@@ -13,19 +13,31 @@ use serde_json::Value;
 use tidegate_wire::{FILE_DESCRIPTOR_SET, poolrpc};
 
 const POOL: &str = include_str!("wire_facts.json");
+const TRADER: &str = include_str!("trader_facts.json");
+const HASHMAIL: &str = include_str!("hashmail_facts.json");
 const LND: &str = include_str!("lnd_facts.json");
 
 /// One line per declaration, so that a difference reads like a diff.
 type Lines = BTreeSet<String>;
 
 #[test]
-fn auctioneer_interface_equals_the_notes() {
+fn interfaces_of_venue_and_agent_equal_the_notes() {
     let facts = facts_of(POOL);
     assert_eq!(count(&facts, "message "), 65);
     assert_eq!(count(&facts, "field "), 220);
     assert_eq!(count(&facts, "enum "), 14);
     assert_eq!(count(&facts, "rpc "), 14);
-    assert_same(&facts, &declared_in(&descriptors(), "poolrpc/"));
+    let operators = facts_of(TRADER);
+    assert_eq!(count(&operators, "message "), 67);
+    assert_eq!(count(&operators, "rpc "), 30);
+    let mail = facts_of(HASHMAIL);
+    assert_eq!((count(&mail, "message "), count(&mail, "rpc ")), (10, 4));
+    assert_same(&pool_facts(), &declared_in(&descriptors(), "poolrpc/"));
+}
+
+/// What venue and agent serve.
+fn pool_facts() -> Lines {
+    [POOL, TRADER, HASHMAIL].into_iter().flat_map(facts_of).collect()
 }
 
 #[test]
@@ -48,7 +60,7 @@ fn comparison_notices_a_changed_number_type_and_enum_value() {
         let mut set = descriptors();
         let file = set.file.iter_mut().find(|f| f.name().starts_with("poolrpc/"));
         plant(file.expect("the auctioneer's file is in the set"));
-        assert_ne!(facts_of(POOL), declared_in(&set, "poolrpc/"), "changed {what}");
+        assert_ne!(pool_facts(), declared_in(&set, "poolrpc/"), "changed {what}");
     }
 }
 

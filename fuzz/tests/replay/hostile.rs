@@ -34,6 +34,11 @@ pub(crate) fn inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("witness", "empty elements", vec![0; LARGEST_INPUT]),
         ("channel_backup_plain", "zeros", vec![0; LARGEST_INPUT]),
         ("channel_backup", "zeros", vec![0; LARGEST_INPUT]),
+        ("operator", "allowed nodes", operators_order()),
+        ("operator", "batches", told(1, &poolrpc::LeasesRequest { batch_ids: empty(), accounts: Vec::new() })),
+        ("operator", "nodes", told(2, &poolrpc::NodeRatingRequest { node_pubkeys: empty() })),
+        ("deposit", "a transaction that is not there", psbt(&[1, 0, 0xfe, 0xff, 0xff, 0xff, 0x00])),
+        ("deposit", "a key that is not there", psbt(&[0xfe, 0xff, 0xff, 0xff, 0x00])),
     ];
     for (kind, prepare) in prepares() {
         all.push(("prepare", kind, prepare.encode_to_vec()));
@@ -106,6 +111,25 @@ fn submit(fill: impl Fn(&mut poolrpc::ServerOrder)) -> Vec<u8> {
     let ask = poolrpc::ServerAsk { details: Some(order), ..Default::default() };
     let details = Some(poolrpc::server_submit_order_request::Details::Ask(ask));
     poolrpc::ServerSubmitOrderRequest { details, ..Default::default() }.encode_to_vec()
+}
+
+/// What an operator sends, after the number of its kind.
+fn told(kind: u8, message: &impl Message) -> Vec<u8> {
+    [&[kind], &message.encode_to_vec()[..]].concat()
+}
+
+fn operators_order() -> Vec<u8> {
+    let details = Some(poolrpc::Order { allowed_node_ids: empty(), ..Default::default() });
+    let ask = poolrpc::Ask { details, ..Default::default() };
+    let details = Some(poolrpc::submit_order_request::Details::Ask(ask));
+    told(0, &poolrpc::SubmitOrderRequest { details, ..Default::default() })
+}
+
+/// A wallet's answer to a deposit: a PSBT that begins so, and then zeros.
+fn psbt(begin: &[u8]) -> Vec<u8> {
+    // An open account, a fee rate, an amount and a limit; no change; the rest is the answer.
+    const DEPOSIT: [u8; 15] = [0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    [&DEPOSIT, &b"psbt\xff"[..], begin, &[0; 390_000]].concat()
 }
 
 fn modify(fill: impl Fn(&mut poolrpc::ServerModifyAccountRequest)) -> Vec<u8> {

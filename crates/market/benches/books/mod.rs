@@ -93,7 +93,7 @@ impl Book {
         for trader in &traders {
             if numbers.chance(5) {
                 for _ in 0..1 + numbers.below(3) {
-                    book.conflicts.insert(trader.node, numbers.pick(&traders).node);
+                    book.conflicts.insert(trader.account, numbers.pick(&traders).account);
                 }
             }
         }
@@ -117,7 +117,7 @@ impl Book {
             book.orders.push(entry);
         }
         if matches!(worst, Worst::Conflicts) {
-            sellers.iter().for_each(|seller| book.conflicts.insert(seller.node, buyer.node));
+            sellers.iter().for_each(|seller| book.conflicts.insert(seller.account, buyer.account));
         }
         book
     }

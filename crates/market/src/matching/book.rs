@@ -91,9 +91,9 @@ impl Names {
         (!allowing).then_some(members)
     }
 
-    /// The nodes that shall not meet this one, in rising order.
-    pub(super) fn conflicts_of(&self, node: u32) -> &[u32] {
-        self.conflicts.get(&node).map_or(&[], Vec::as_slice)
+    /// The accounts that shall not meet this one, in rising order.
+    pub(super) fn conflicts_of(&self, account: u32) -> &[u32] {
+        self.conflicts.get(&account).map_or(&[], Vec::as_slice)
     }
 
     /// Entries of all lists.
@@ -123,8 +123,8 @@ impl Names {
         number(self.lists.len())
     }
 
-    fn add_conflicts(&mut self, rules: &PairingRules<'_>, nodes: &Register) {
-        let known = |node: &NodeId| nodes.0.get(&node.serialize()).copied();
+    fn add_conflicts(&mut self, rules: &PairingRules<'_>, accounts: &Register) {
+        let known = |account: &AccountKey| accounts.0.get(&account.serialize()).copied();
         for (a, b) in rules.conflicts.iter() {
             if let (Some(a), Some(b)) = (known(a), known(b)) {
                 self.conflicts.entry(a).or_default().push(b);
@@ -213,7 +213,7 @@ pub(super) fn read(orders: &[BookOrder], rules: &PairingRules<'_>) -> (BTreeMap<
             self_balance: order.self_balance(),
         });
     }
-    names.add_conflicts(rules, &people.nodes);
+    names.add_conflicts(rules, &people.accounts);
     for half in halves.values_mut() {
         sort(&mut half.asks, |rate| rate);
         sort(&mut half.bids, |rate| u32::MAX - rate);

@@ -105,6 +105,10 @@ fn past_its_expiry_an_account_is_renewed_or_closed_only() {
     let closed = Modification::close_to_outputs(&account, vec![pays(900_000)], earlier).unwrap();
     assert_eq!((closed.path, closed.fee.get()), (ClosePath::Cooperative, 100_000));
     assert_eq!((closed.new_params(), closed.after.value), (None, Sats::ZERO));
+    // Once expired, an account is closed alone, even where the chain went back a block.
+    let expired = Account { state: AccountState::Expired, ..account.clone() };
+    let closed = Modification::close_to_outputs(&expired, vec![pays(900_000)], earlier).map(drop);
+    assert_eq!(closed, Err(SpendError::NotExpired { expiry: best, best: earlier }.into()));
 }
 
 #[test]
@@ -164,7 +168,7 @@ fn a_deposit_keeps_the_wallets_change_and_sorts_and_silences_the_inputs() {
 #[test]
 fn a_wallet_that_does_something_else_is_refused() {
     type Change = fn(&mut Psbt);
-    let rows: [(&str, Option<usize>, Change); 11] = [
+    let rows: [(&str, Option<usize>, Change); 13] = [
         ("neither ours nor change", None, |_| {}),
         ("neither ours nor change", Some(0), |_| {}),
         ("change does not exist", Some(2), |psbt| drop(psbt.unsigned_tx.output.pop())),
@@ -175,6 +179,11 @@ fn a_wallet_that_does_something_else_is_refused() {
             psbt.unsigned_tx.output[1].script_pubkey = psbt.unsigned_tx.output[0].script_pubkey.clone();
         }),
         ("no inputs", Some(1), |psbt| psbt.unsigned_tx.input.clear()),
+        ("no inputs", Some(1), |psbt| {
+            psbt.unsigned_tx.input.clear();
+            psbt.inputs.clear();
+        }),
+        ("no inputs", Some(1), |psbt| psbt.inputs.push(psbt.inputs[0].clone())),
         ("spends the account", Some(1), |psbt| {
             psbt.unsigned_tx.input[0].previous_output = account(AccountVersion::V2).outpoint.unwrap();
         }),
@@ -190,6 +199,23 @@ fn a_wallet_that_does_something_else_is_refused() {
         let ModificationError::Funding(reason) = refused else { panic!("{expected}: {refused}") };
         assert!(reason.contains(expected), "{reason}, not {expected}");
     }
+}
+
+#[test]
+fn a_coin_may_be_told_by_its_whole_transaction() {
+    let told = |spoil: fn(&mut psbt::Input)| {
+        let mut psbt = funded(&deposit());
+        let coin = psbt.inputs[0].witness_utxo.clone().unwrap();
+        let whole = Transaction { output: vec![coin], ..psbt.unsigned_tx.clone() };
+        psbt.unsigned_tx.input[0].previous_output = OutPoint { txid: whole.compute_txid(), vout: 0 };
+        psbt.inputs[0].non_witness_utxo = Some(whole);
+        spoil(&mut psbt.inputs[0]);
+        deposit().complete(psbt, Some(1)).map(|built| built.others[0].prev_output.value.to_sat())
+    };
+    assert_eq!(told(|_| {}), Ok(1_000_000));
+    assert_eq!(told(|known| known.witness_utxo = None), Ok(1_000_000));
+    let two = told(|known| known.witness_utxo.as_mut().unwrap().value += Amount::ONE_SAT);
+    assert_eq!(two, Err(ModificationError::Funding("a coin has two values")));
 }
 
 #[test]

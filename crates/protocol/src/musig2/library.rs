@@ -10,14 +10,16 @@ use bitcoin::secp256k1::{PublicKey, SecretKey, XOnlyPublicKey};
 use secp256k1_musig::musig::{self, AggregatedNonce, KeyAggCache, Session, SessionSecretRand};
 use secp256k1_musig::{Keypair, Scalar};
 
+/// With both coordinates: to find the second one costs a root.
 fn point(key: &PublicKey) -> Result<secp256k1_musig::PublicKey, KeyError> {
-    let bytes = key.serialize();
-    secp256k1_musig::PublicKey::from_byte_array_compressed(bytes)
+    secp256k1_musig::PublicKey::from_byte_array_uncompressed(key.serialize_uncompressed())
         .map_err(|_| KeyError::NotAPoint { what: "signer's key" })
 }
 
-fn x_only(key: &secp256k1_musig::XOnlyPublicKey) -> Result<XOnlyPublicKey, KeyError> {
-    XOnlyPublicKey::from_slice(&key.to_byte_array()).map_err(|_| KeyError::Degenerate { what: "aggregate key" })
+/// The aggregate so far: tweaked, if `keys` are.
+fn x_only(keys: &KeyAggCache) -> Result<XOnlyPublicKey, KeyError> {
+    let point = PublicKey::from_slice(&keys.agg_pk_full().serialize_uncompressed());
+    Ok(point.map_err(|_| KeyError::Degenerate { what: "aggregate key" })?.x_only_public_key().0)
 }
 
 /// The keys in the order that the draft demands, and what follows from them.
@@ -29,7 +31,7 @@ fn key_list(mut keys: [PublicKey; 2]) -> Result<KeyAggCache, KeyError> {
 
 /// The aggregate of two keys before any tweak.
 pub(super) fn aggregate(keys: [PublicKey; 2]) -> Result<XOnlyPublicKey, KeyError> {
-    x_only(&key_list(keys)?.agg_pk())
+    x_only(&key_list(keys)?)
 }
 
 /// Secret nonces with the key that they are bound to.
@@ -69,7 +71,7 @@ fn half(partial: &PartialSignature) -> Result<musig::PartialSignature, KeyError>
 fn session(context: &SigningContext) -> Result<(KeyAggCache, Session), KeyError> {
     let degenerate = KeyError::Degenerate { what: "taproot tweak" };
     let mut keys = key_list(context.keys)?;
-    let tweak = context.tweak(&x_only(&keys.agg_pk())?);
+    let tweak = context.tweak(&x_only(&keys)?);
     let tweak = Scalar::from_be_bytes(tweak.to_be_bytes()).map_err(|_| degenerate.clone())?;
     keys.pubkey_xonly_tweak_add(&tweak).map_err(|_| degenerate)?;
     let [first, second] = [nonce(&context.nonces[0])?, nonce(&context.nonces[1])?];
@@ -120,5 +122,5 @@ pub(super) fn combine(
     let (keys, session) = session(context)?;
     let [first, second] = [half(&partials[0])?, half(&partials[1])?];
     let sum = session.partial_sig_agg(&[&first, &second]).assume_valid();
-    Ok((*sum.as_byte_array(), x_only(&keys.agg_pk())?))
+    Ok((*sum.as_byte_array(), x_only(&keys)?))
 }

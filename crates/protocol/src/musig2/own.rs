@@ -57,6 +57,10 @@ impl KeyList {
 }
 
 fn multiply(point: &PublicKey, scalar: &Scalar, what: &'static str) -> Result<PublicKey, KeyError> {
+    // Every aggregate has such a coefficient; none of them is secret.
+    if *scalar == Scalar::ONE {
+        return Ok(*point);
+    }
     point.mul_tweak(&SECP, scalar).map_err(|_| KeyError::Degenerate { what })
 }
 

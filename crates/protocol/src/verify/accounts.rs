@@ -133,6 +133,10 @@ fn check_output(prepare: &Prepare, terms: &AccountTerms, diff: &AccountDiff) -> 
     if output.script_pubkey != expected {
         return Err(VerifyError::OutputScript { account, expected, found: output.script_pubkey.clone() });
     }
+    let first = outputs.iter().position(|output| output.script_pubkey == expected);
+    if outputs.iter().rposition(|output| output.script_pubkey == expected) != first {
+        return Err(VerifyError::OutputTwice { index });
+    }
     Ok(index)
 }
 

@@ -55,6 +55,9 @@ pub enum VerifyError {
         /// Its state.
         found: OrderState,
     },
+    /// No order of ours is matched.
+    #[error("the batch has no match of ours")]
+    NothingOfOurs,
     /// An order of ours is listed without any match.
     #[error("order {0} is listed without a match")]
     NoMatch(OrderNonce),
@@ -150,10 +153,10 @@ pub enum VerifyError {
         /// Their order.
         theirs: OrderNonce,
     },
-    /// Our ask is too old for a bid with a self balance.
+    /// The ask is too old for a bid with a self balance.
     #[error("ask {order} of version {version} is matched with a self balance of {found}")]
     SelfBalanceOnOldAsk {
-        /// Our ask.
+        /// The ask.
         order: OrderNonce,
         /// Its version.
         version: u32,
@@ -244,12 +247,30 @@ pub enum VerifyError {
         /// Output.
         index: u32,
     },
+    /// A script of ours, a channel's or an account's, has a second output.
+    #[error("the script of output {index} has another output too")]
+    OutputTwice {
+        /// The first of them.
+        index: u32,
+    },
     /// The clearing price is worse than our limit.
     #[error("order {order} with limit {expected} clears at {found}")]
     ClearingPrice {
         /// Our order.
         order: OrderNonce,
         /// Our limit.
+        expected: RatePerBillion,
+        /// The price.
+        found: RatePerBillion,
+    },
+    /// The clearing price is worse than the other side's limit.
+    #[error("order {ours} and {theirs} with limit {expected} clear at {found}")]
+    TheirLimit {
+        /// Our order.
+        ours: OrderNonce,
+        /// Their order.
+        theirs: OrderNonce,
+        /// Their limit.
         expected: RatePerBillion,
         /// The price.
         found: RatePerBillion,
@@ -599,83 +620,36 @@ impl VerifyError {
     ///
     /// # Source
     /// Protocol notes, batch §7.
+    // Exhaustive, so that nobody adds a check without deciding its class.
+    #[rustfmt::skip]
     pub fn reject_reason(&self) -> RejectReason {
         match self {
-            VerifyError::BatchVersion { .. } => RejectReason::BatchVersionMismatch,
-            VerifyError::Height { .. }
-            | VerifyError::UnknownOrder(_)
-            | VerifyError::UnknownAccount(_)
-            | VerifyError::AccountState { .. }
-            | VerifyError::AccountWithoutOutput(_)
-            | VerifyError::OrderArchived { .. }
-            | VerifyError::NodeRefused { .. }
-            | VerifyError::NodeTier { .. }
-            | VerifyError::NodeUnrated { .. }
-            | VerifyError::BatchId { .. }
-            | VerifyError::AccountChanged(_) => RejectReason::Unknown,
-            VerifyError::NoMatch(_)
-            | VerifyError::SameSide { .. }
-            | VerifyError::AuctionType { .. }
-            | VerifyError::OwnNode { .. }
-            | VerifyError::OwnAccount { .. }
-            | VerifyError::OwnOrder { .. }
-            | VerifyError::OwnKey { .. }
-            | VerifyError::Duration { .. }
-            | VerifyError::Price { .. }
-            | VerifyError::ChannelType { .. }
-            | VerifyError::Announcement { .. }
-            | VerifyError::Confirmation { .. }
-            | VerifyError::SelfBalanceOnOldAsk { .. }
-            | VerifyError::EmptyMatch { .. }
-            | VerifyError::MatchBelowMinimum { .. }
-            | VerifyError::OutboundMinimum { .. }
-            | VerifyError::TheirMinimum { .. }
-            | VerifyError::TheirAmount { .. }
-            | VerifyError::SamePairTwice { .. }
-            | VerifyError::ChannelOutputMissing { .. }
-            | VerifyError::ChannelOutputValue { .. }
-            | VerifyError::ChannelOutputShared { .. }
-            | VerifyError::ClearingPrice { .. }
-            | VerifyError::Overfilled { .. }
-            | VerifyError::FeeRate { .. }
-            | VerifyError::ExecutionFeeBase { .. }
-            | VerifyError::ExecutionFeeRate { .. }
-            | VerifyError::DiffForUninvolved(_)
-            | VerifyError::DiffTwice(_)
-            | VerifyError::DiffMissing(_)
-            | VerifyError::EndingBalance { .. }
-            | VerifyError::ExpiryNotLater { .. }
-            | VerifyError::ExpiryTooFar { .. }
-            | VerifyError::ExtensionTooLong { .. }
-            | VerifyError::AccountVersion { .. }
-            | VerifyError::DustState { .. }
-            | VerifyError::DustIndex { .. }
-            | VerifyError::NotRecreated { .. }
-            | VerifyError::OutputIndexMissing(_)
-            | VerifyError::OutputIndexRange { .. }
-            | VerifyError::OutputValue { .. }
-            | VerifyError::OutputScript { .. }
-            | VerifyError::TransactionVersion { .. }
-            | VerifyError::LockTime { .. }
-            | VerifyError::Sequence { .. }
-            | VerifyError::NotUnsigned { .. }
-            | VerifyError::TransactionWeight { .. }
-            | VerifyError::InputOrder { .. }
-            | VerifyError::OutputOrder { .. }
-            | VerifyError::InputTwice { .. }
-            | VerifyError::OutputSum
-            | VerifyError::OwnInputMissing { .. }
-            | VerifyError::OwnInputSpent { .. }
-            | VerifyError::PrevOutputCount { .. }
-            | VerifyError::PrevOutputValue { .. }
-            | VerifyError::PrevOutputScript { .. }
-            | VerifyError::PrevOutputNotWitness { .. }
-            | VerifyError::InputSum { .. }
-            | VerifyError::NonceMissing(_)
-            | VerifyError::NonceInvalid { .. }
-            | VerifyError::FinalizedTransaction { .. }
-            | VerifyError::Arithmetic(_)
-            | VerifyError::Key(_) => RejectReason::ServerMisbehavior,
+            Self::BatchVersion { .. } => RejectReason::BatchVersionMismatch,
+            Self::Height { .. } | Self::UnknownOrder(_) | Self::UnknownAccount(_) | Self::AccountState { .. } |
+            Self::AccountWithoutOutput(_) | Self::OrderArchived { .. } | Self::NodeRefused { .. } |
+            Self::NodeTier { .. } | Self::NodeUnrated { .. } | Self::BatchId { .. } | Self::AccountChanged(_) =>
+                RejectReason::Unknown,
+            Self::NothingOfOurs | Self::OutputTwice { .. } | Self::TheirLimit { .. } |
+            Self::NoMatch(_) | Self::SameSide { .. } | Self::AuctionType { .. } | Self::OwnNode { .. } |
+            Self::OwnAccount { .. } | Self::OwnOrder { .. } | Self::OwnKey { .. } | Self::Duration { .. } |
+            Self::Price { .. } | Self::ChannelType { .. } | Self::Announcement { .. } | Self::Confirmation { .. } |
+            Self::SelfBalanceOnOldAsk { .. } | Self::EmptyMatch { .. } | Self::MatchBelowMinimum { .. } |
+            Self::OutboundMinimum { .. } | Self::TheirMinimum { .. } | Self::TheirAmount { .. } |
+            Self::SamePairTwice { .. } | Self::ChannelOutputMissing { .. } | Self::ChannelOutputValue { .. } |
+            Self::ChannelOutputShared { .. } | Self::ClearingPrice { .. } | Self::Overfilled { .. } |
+            Self::FeeRate { .. } | Self::ExecutionFeeBase { .. } | Self::ExecutionFeeRate { .. } |
+            Self::DiffForUninvolved(_) | Self::DiffTwice(_) | Self::DiffMissing(_) | Self::EndingBalance { .. } |
+            Self::ExpiryNotLater { .. } | Self::ExpiryTooFar { .. } | Self::ExtensionTooLong { .. } |
+            Self::AccountVersion { .. } | Self::DustState { .. } | Self::DustIndex { .. } | Self::NotRecreated { .. } |
+            Self::OutputIndexMissing(_) | Self::OutputIndexRange { .. } | Self::OutputValue { .. } |
+            Self::OutputScript { .. } | Self::TransactionVersion { .. } | Self::LockTime { .. } |
+            Self::Sequence { .. } | Self::NotUnsigned { .. } | Self::TransactionWeight { .. } |
+            Self::InputOrder { .. } | Self::OutputOrder { .. } | Self::InputTwice { .. } | Self::OutputSum |
+            Self::OwnInputMissing { .. } | Self::OwnInputSpent { .. } | Self::PrevOutputCount { .. } |
+            Self::PrevOutputValue { .. } | Self::PrevOutputScript { .. } | Self::PrevOutputNotWitness { .. } |
+            Self::InputSum { .. } | Self::NonceMissing(_) | Self::NonceInvalid { .. } |
+            Self::FinalizedTransaction { .. } | Self::Arithmetic(_) | Self::Key(_) =>
+                RejectReason::ServerMisbehavior,
         }
     }
 }

@@ -16,11 +16,14 @@ use crate::units::{BlockCount, RatePerBillion, Sats, SatsDelta, UnitCount, UnitE
 use bitcoin::{Amount, OutPoint, Script, Transaction, Txid};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Highest version of an ask that opts out of push amounts.
+/// Highest version of an ask of ours that opts out of push amounts.
 ///
 /// # Source
 /// Protocol notes, auctioneer §8.2 "self balance".
 const LAST_VERSION_WITHOUT_PUSH: OrderVersion = OrderVersion::V3;
+
+/// The same for an ask of theirs: whether one of version 3 opts out, the sources disagree, and so a venue may think.
+const THEIR_LAST_VERSION_WITHOUT_PUSH: OrderVersion = OrderVersion::V2;
 
 /// What our matches do to one account, before the chain fee.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +34,15 @@ pub(super) struct Tally {
     pub(super) channels: u32,
     /// Longest extension of the expiry that was quoted: now, or when one of the matched orders was signed.
     pub(super) extension: BlockCount,
+}
+
+impl Tally {
+    /// One more channel, which changes the balance so.
+    fn add(&mut self, delta: SatsDelta) -> Result<(), UnitError> {
+        self.balance = self.balance.checked_add(delta).ok_or(UnitError::Overflow("account balance"))?;
+        self.channels = self.channels.checked_add(1).ok_or(UnitError::Overflow("channels of an account"))?;
+        Ok(())
+    }
 }
 
 /// Outcome of judging all matches.
@@ -71,20 +83,40 @@ pub(super) fn judge(view: &LocalView<'_>, prepare: &Prepare) -> Result<JudgedMat
         claimed_outputs: BTreeSet::new(),
         pending_ids: BTreeSet::new(),
         taken: BTreeMap::new(),
-        own_keys: view.orders.values().map(|own| own.multisig.point.serialize()).collect(),
+        own_keys: own_keys(view),
         done: JudgedMatches { matches: Vec::new(), orders: Vec::new(), tallies: BTreeMap::new() },
     };
     for (nonce, duration, market) in by_nonce(&prepare.markets) {
         judge.order(nonce, duration, market)?;
     }
-    Ok(judge.done)
+    // Nobody is asked to take part in a batch that is not about him.
+    if judge.done.matches.is_empty() { Err(VerifyError::NothingOfOurs) } else { Ok(judge.done) }
+}
+
+/// Keys that nobody else may bring into a channel: of our orders, our accounts and our node.
+fn own_keys(view: &LocalView<'_>) -> BTreeSet<[u8; 33]> {
+    let orders = view.orders.values().map(|own| own.multisig.point.serialize());
+    let accounts = view.accounts.keys().map(AccountKey::serialize);
+    orders.chain(accounts).chain([view.node.serialize()]).collect()
+}
+
+/// An output that was looked for by its script.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    /// The first one with the script.
+    index: u32,
+    value: Amount,
+    /// Another one has it too.
+    twice: bool,
 }
 
 /// Every script of the transaction's outputs, with the first output that has it.
-fn first_outputs(transaction: &Transaction) -> BTreeMap<&Script, (u32, Amount)> {
+fn first_outputs(transaction: &Transaction) -> BTreeMap<&Script, Found> {
     let mut outputs = BTreeMap::new();
     for (index, output) in (0u32..).zip(&transaction.output) {
-        outputs.entry(output.script_pubkey.as_script()).or_insert((index, output.value));
+        let first = Found { index, value: output.value, twice: false };
+        let again = |found: &mut Found| found.twice = true;
+        outputs.entry(output.script_pubkey.as_script()).and_modify(again).or_insert(first);
     }
     outputs
 }
@@ -143,12 +175,12 @@ struct Judge<'a> {
     prepare: &'a Prepare,
     txid: Txid,
     /// Script → the first output with it: the one that nodes will look for.
-    outputs: BTreeMap<&'a Script, (u32, Amount)>,
+    outputs: BTreeMap<&'a Script, Found>,
     claimed_outputs: BTreeSet<u32>,
     pending_ids: BTreeSet<PendingChannelId>,
     /// Their order → units that all our orders together take of it.
     taken: BTreeMap<OrderNonce, u64>,
-    /// Funding keys of all our orders.
+    /// Keys of ours that nobody else may use.
     own_keys: BTreeSet<[u8; 33]>,
     done: JudgedMatches,
 }
@@ -162,11 +194,11 @@ impl<'a> Judge<'a> {
         let matches = market.orders.get(&nonce).map_or(&[][..], Vec::as_slice);
         let listed = Listed { own, account, duration, price: market.clearing_price };
         let fresh = Tally { balance: account.value.to_delta(), channels: 0, extension: self.view.extension_now };
-        let tally = self.done.tallies.entry(key).or_insert(fresh);
+        let mut tally = self.done.tallies.get(&key).copied().unwrap_or(fresh);
         tally.extension = tally.extension.max(own.extension_quoted);
         let (mut filled, mut left) = (0u64, own.units_unfulfilled);
         for matched in matches {
-            self.matched(&listed, matched)?;
+            tally.add(self.matched(&listed, matched)?)?;
             filled = filled.checked_add(u64::from(matched.units.get())).ok_or(UnitError::Overflow("filled units"))?;
             // Checked at once, so that a flood of matches costs no more than the order has units.
             left = check_not_overfilled(nonce, own, filled)?;
@@ -177,11 +209,13 @@ impl<'a> Judge<'a> {
         if matches.is_empty() {
             return Err(VerifyError::NoMatch(nonce));
         }
+        self.done.tallies.insert(key, tally);
         self.done.orders.push(ending_order(nonce, own, left));
         Ok(())
     }
 
-    fn matched(&mut self, listed: &Listed<'a>, matched: &'a Match) -> Result<(), VerifyError> {
+    /// Change of the account's balance.
+    fn matched(&mut self, listed: &Listed<'a>, matched: &'a Match) -> Result<SatsDelta, VerifyError> {
         let pair = self.check_pair(listed, matched)?;
         let (ours, theirs) = (listed.own.order.nonce, matched.order.order.nonce);
         let terms = MatchTerms {
@@ -197,8 +231,8 @@ impl<'a> Judge<'a> {
         } else {
             (terms.taker_delta(fee)?, terms.taker_execution_fee(fee)?)
         };
-        self.add(listed.account.key(), delta)?;
         check_wishes(listed.own, matched, &pair)?;
+        check_their_limit(listed, matched)?;
         let commitment = CommitmentType::of_pair(pair.ask.channel_type, pair.bid.channel_type);
         let shim = self.shim(listed, matched, &pair, commitment)?;
         self.check_their_size(ours, matched)?;
@@ -227,7 +261,7 @@ impl<'a> Judge<'a> {
             open,
             acceptor: AcceptorRule::for_bid(pair.bid_terms, pair.bid.channel_type),
         });
-        Ok(())
+        Ok(delta)
     }
 
     /// What both orders must agree on, and that the other side is really another.
@@ -278,13 +312,6 @@ impl<'a> Judge<'a> {
         Ok(())
     }
 
-    fn add(&mut self, account: AccountKey, delta: SatsDelta) -> Result<(), VerifyError> {
-        let tally = self.done.tallies.get_mut(&account).ok_or(VerifyError::UnknownAccount(account))?;
-        tally.balance = tally.balance.checked_add(delta).ok_or(UnitError::Overflow("account balance"))?;
-        tally.channels = tally.channels.checked_add(1).ok_or(UnitError::Overflow("channels of an account"))?;
-        Ok(())
-    }
-
     /// Finds the output that funds the channel, which no other match may claim.
     fn shim(
         &mut self,
@@ -305,12 +332,15 @@ impl<'a> Judge<'a> {
             .ok_or(UnitError::Overflow("channel capacity"))?;
         let script = funding_script(MultisigKey::new(listed.own.multisig.point), matched.order.multisig, commitment)?;
         let found = self.outputs.get(script.as_script());
-        let (index, value) = *found.ok_or(VerifyError::ChannelOutputMissing { ours, theirs })?;
+        let Found { index, value, twice } = *found.ok_or(VerifyError::ChannelOutputMissing { ours, theirs })?;
         if value != capacity.into() {
             return Err(VerifyError::ChannelOutputValue { index, expected: capacity, found: value });
         }
         if !self.claimed_outputs.insert(index) {
             return Err(VerifyError::ChannelOutputShared { index });
+        }
+        if twice {
+            return Err(VerifyError::OutputTwice { index });
         }
         let thaw_height = commitment.thaw_height(pair.bid.duration, self.prepare.height_hint);
         Ok(FundingShim {
@@ -376,6 +406,10 @@ fn check_wishes(own: &OwnOrder, matched: &Match, pair: &Pair<'_>) -> Result<(), 
         let version = own.order.version.number();
         return Err(VerifyError::SelfBalanceOnOldAsk { order: ours, version, found: self_balance });
     }
+    if !pair.maker && pair.ask.version <= THEIR_LAST_VERSION_WITHOUT_PUSH && self_balance != Sats::ZERO {
+        let version = pair.ask.version.number();
+        return Err(VerifyError::SelfBalanceOnOldAsk { order: theirs, version, found: self_balance });
+    }
     let commitment = CommitmentType::of_pair(pair.ask.channel_type, pair.bid.channel_type);
     let satisfied = match own.order.channel_type {
         OrderChannelType::PeerDependent => true,
@@ -392,6 +426,14 @@ fn check_wishes(own: &OwnOrder, matched: &Match, pair: &Pair<'_>) -> Result<(), 
         return Err(VerifyError::Confirmation { ours, theirs });
     }
     Ok(())
+}
+
+/// The price is one that the other side can live with as well: else it will not sign, and the price was never cleared.
+fn check_their_limit(listed: &Listed<'_>, matched: &Match) -> Result<(), VerifyError> {
+    let (ours, other, found) = (listed.own.order.nonce, &matched.order.order, listed.price);
+    let kept = if other.is_ask() { other.rate <= found } else { other.rate >= found };
+    let (theirs, expected) = (other.nonce, other.rate);
+    if kept { Ok(()) } else { Err(VerifyError::TheirLimit { ours, theirs, expected, found }) }
 }
 
 fn check_limit(nonce: OrderNonce, own: &Order, price: RatePerBillion) -> Result<(), VerifyError> {

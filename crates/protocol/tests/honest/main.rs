@@ -11,11 +11,14 @@ mod generator;
 
 use generator::World;
 use generator::proposal::{Batch, DUST, Proposal};
+use generator::scripts::sha256_of;
 use prost::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tidegate_protocol::account::{AccountState, AccountVersion};
-use tidegate_protocol::order::AuctionType;
-use tidegate_protocol::verify::{VerifiedBatch, verify_finalize, verify_prepare, verify_sign};
+use tidegate_protocol::channel::AcceptorRule;
+use tidegate_protocol::keys::{NodeId, OrderNonce};
+use tidegate_protocol::order::{AuctionType, NodeTier, SubmittedOrder};
+use tidegate_protocol::verify::{VerifiedBatch, VerifiedMatch, verify_finalize, verify_prepare, verify_sign};
 use tidegate_wire::{batch as wire, poolrpc};
 
 /// Batches of one world, each from where the one before ended.
@@ -80,7 +83,53 @@ fn check_matches(proposal: &Proposal, batch: &VerifiedBatch, what: &str) {
         assert_eq!(found.premium.get(), expected.premium, "{what}");
         assert_eq!(found.execution_fee.get(), expected.execution_fee, "{what}");
         assert_eq!(found.open.commitment, expected.commitment, "{what}");
+        check_channel(proposal, found, what);
     }
+    let unverified = batch.unverified_tiers().iter().map(|found| (found.order, found.node));
+    assert_eq!(unverified.collect::<BTreeSet<_>>(), unrated(proposal), "{what}");
+}
+
+/// The other side's order, as the proposal shows it.
+fn shown<'a>(proposal: &'a Proposal, found: &VerifiedMatch) -> &'a SubmittedOrder {
+    let market = &proposal.prepare.markets[&proposal.local.orders[&found.ours].order.duration];
+    let mut matches = market.orders[&found.ours].iter().map(|matched| &matched.order);
+    matches.find(|other| other.order.nonce == found.theirs).unwrap()
+}
+
+/// What the node is told about a channel: taken from both orders, whichever of them is ours.
+fn check_channel(proposal: &Proposal, found: &VerifiedMatch, what: &str) {
+    let (own, other) = (&proposal.local.orders[&found.ours], shown(proposal, found));
+    let (ask, bid) = if own.order.is_ask() { (&own.order, &other.order) } else { (&other.order, &own.order) };
+    let terms = bid.bid().unwrap();
+    assert_eq!((found.node, &found.addresses), (other.node, &other.addresses), "{what}");
+    assert_eq!((found.account, found.duration), (own.order.account, own.order.duration), "{what}");
+    assert_eq!(found.clearing_price, proposal.prepare.markets[&bid.duration].clearing_price, "{what}");
+    assert_eq!(found.self_balance, terms.self_balance, "{what}");
+    let shim = &found.shim;
+    assert_eq!(shim.pending_id.as_bytes(), &sha256_of(&[ask.nonce.as_bytes(), bid.nonce.as_bytes()]), "{what}");
+    assert_eq!((shim.local_key, shim.remote_key), (own.multisig, other.multisig), "{what}");
+    let commitment = found.open.commitment.number();
+    assert_eq!(shim.musig2, commitment == 5, "{what}");
+    let lease_end = proposal.prepare.height_hint.get() + bid.duration.get();
+    assert_eq!(shim.thaw_height, if commitment == 4 { lease_end } else { bid.duration.get() }, "{what}");
+    let open = &found.open;
+    assert_eq!((open.node, &open.shim, open.push), (other.node, shim, terms.self_balance), "{what}");
+    assert_eq!((open.private, open.zero_conf), (terms.unannounced, terms.zero_conf), "{what}");
+    assert_eq!(found.acceptor, AcceptorRule::for_bid(terms, bid.channel_type), "{what}");
+}
+
+/// Bids of ours that demand a tier, with the nodes of which none is known that is younger than a day.
+fn unrated(proposal: &Proposal) -> BTreeSet<(OrderNonce, NodeId)> {
+    let known = |node: &NodeId| proposal.local.ratings.get(node).is_some_and(|rating| rating.age_seconds < 86_400);
+    let mut unrated = BTreeSet::new();
+    for market in proposal.prepare.markets.values() {
+        for (ours, matches) in &market.orders {
+            let picky = proposal.local.orders[ours].order.bid().is_some_and(|bid| bid.min_node_tier == NodeTier::Tier1);
+            let nodes = matches.iter().map(|matched| matched.order.node).filter(|node| picky && !known(node));
+            unrated.extend(nodes.map(|node| (*ours, node)));
+        }
+    }
+    unrated
 }
 
 fn tally(seen: &mut Seen, batch: &Batch) {
@@ -104,6 +153,8 @@ fn tally(seen: &mut Seen, batch: &Batch) {
             let order = &proposal.local.orders[ours].order;
             seen.count("matches", true);
             seen.count("outbound", order.auction == AuctionType::Outbound);
+            let least = order.min_units.to_sats().get() == found.capacity - u64::from(found.units) * 100_000;
+            seen.count("of the least self balance", found.maker && order.auction == AuctionType::Outbound && least);
             seen.count("with self balance", found.capacity > u64::from(found.units) * 100_000);
             seen.count("script enforced", found.commitment.number() == 4);
             seen.count("simple taproot", found.commitment.number() == 5);
@@ -113,6 +164,7 @@ fn tally(seen: &mut Seen, batch: &Batch) {
             seen.count("by an allow list", !order.allowed_nodes.is_empty());
             seen.count("of 52,416 blocks", order.duration.get() == 52_416);
         }
+        seen.count("with unrated nodes", !unrated(proposal).is_empty());
         seen.count("partly filled", proposal.orders.values().any(|(_, left)| *left > 0));
     }
 }

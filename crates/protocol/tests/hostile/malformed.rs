@@ -97,7 +97,11 @@ pub(crate) const PREPARE: &[Broken<OrderMatchPrepare>] = &[
         key.resize(65, 1);
         Some(())
     }),
-    ("malformed: an account key that is no point", |m| {
+    ("malformed: an account key off the curve", |m| {
+        details(m)?.trader_key[1..].fill(0xff);
+        Some(())
+    }),
+    ("malformed: a short account key", |m| {
         details(m)?.trader_key.truncate(32);
         Some(())
     }),

@@ -129,6 +129,16 @@ pub(crate) const PAIRS: &[Row] = &[
         s.prepare.markets.get_mut(&place.0)?.clearing_price = RatePerBillion::new(price);
         s.rebalance()
     }),
+    ("a price beyond their limit", "TheirLimit", |s| {
+        let place = s.place();
+        let price = s.prepare.markets[&place.0].clearing_price.get();
+        let (ask, rate) = (s.own(place).order.is_ask(), s.own(place).order.rate.get());
+        let theirs = if ask { price.checked_sub(1)? } else { price + 1 };
+        // Still at least as much as the ask wants.
+        let crosses = if ask { rate <= theirs } else { rate >= theirs };
+        s.other(place).rate = RatePerBillion::new(theirs);
+        crosses.then_some(())
+    }),
     ("no price", "ClearingPrice", |s| {
         let place = s.place_where(|own, _| own.order.is_ask())?;
         s.prepare.markets.get_mut(&place.0)?.clearing_price = RatePerBillion::new(0);
@@ -199,7 +209,7 @@ pub(crate) const PAIRS: &[Row] = &[
         s.list(place).push(again);
         Some(())
     }),
-    ("a pair listed twice, two channels", "SamePairTwice|Overfilled", |s| {
+    ("a pair listed twice, two channels", "SamePairTwice|Overfilled|OutputTwice", |s| {
         let place = s.place();
         let again = s.at(place).clone();
         let output = s.channel(place).clone();
@@ -292,6 +302,11 @@ pub(crate) const CHANNELS: &[Row] = &[
         s.other_bid(place)?.self_balance = Sats::constant(1_000);
         s.fund(place);
         s.rebalance()
+    }),
+    ("a self balance that their ask does not know", "SelfBalanceOnOldAsk", |s| {
+        let place = s.place_where(|own, _| own.order.self_balance() > Sats::ZERO)?;
+        s.other(place).version = OrderVersion::V2;
+        Some(())
     }),
     ("another channel type than ours", "ChannelType", |s| {
         let place = s.place_where(|own, _| own.order.channel_type == OrderChannelType::SimpleTaproot)?;

@@ -1,8 +1,7 @@
 //! Life-cycle traces of accounts: every field of every entry, built anew from the arguments.
 
-use crate::accounts::version;
-use crate::batch::account;
-use crate::support::{Entry, hex, load, report, unhex};
+use crate::local::{account, version};
+use crate::support::{Entry, hex, judge, load, unhex};
 use serde_json::{Value, json};
 use tidegate_protocol::account::{Account, AccountState, AccountVersion};
 use tidegate_protocol::bitcoin::hashes::Hash;
@@ -265,11 +264,8 @@ fn check_init(entry: &Value) {
 #[test]
 fn life_cycles_are_built_as_by_the_network() {
     let Some(file) = load("account_modifications.json") else { return };
-    for entry in file.list("vectors") {
-        match entry.text("action") {
-            "init" => check_init(entry),
-            _ => check_modification(entry),
-        }
-    }
-    report("account_modifications.json", "vectors", file.list("vectors").len());
+    judge("account_modifications.json", &file, "vectors", |entry| match entry.text("action") {
+        "init" => check_init(entry),
+        _ => check_modification(entry),
+    });
 }

@@ -1,7 +1,7 @@
 //! MuSig2 traces of both drafts. What needs recorded secret nonces is in the module's own tests.
 
-use crate::accounts::terms;
-use crate::support::{Entry, hex, load, report};
+use crate::local::terms;
+use crate::support::{Entry, hex, judge, load, load_own};
 use serde_json::Value;
 use tidegate_protocol::bitcoin::secp256k1::SecretKey;
 use tidegate_protocol::musig2::{Musig2Version, PartialSignature, PublicNonce, SigningContext, aggregate, nonce_from};
@@ -28,7 +28,7 @@ fn context(entry: &Value) -> SigningContext {
 #[test]
 fn recorded_signatures_verify_and_combine() {
     let Some(file) = load("musig2_signing.json") else { return };
-    for entry in file.list("vectors") {
+    judge("musig2_signing.json", &file, "vectors", |entry| {
         let context = context(entry);
         let terms = terms(entry, "script_version");
         assert_eq!(terms.version.musig2(), Some(context.version));
@@ -47,8 +47,7 @@ fn recorded_signatures_verify_and_combine() {
         }
         assert_eq!(hex(&context.combine(partials).unwrap()), entry.text("final_sig"));
         assert!(context.combine([partials[0], partials[0]]).is_err());
-    }
-    report("musig2_signing.json", "vectors", file.list("vectors").len());
+    });
 }
 
 /// The library that recorded them draws nonces with more input, so the halves differ; that a half equals the recorded one
@@ -56,7 +55,7 @@ fn recorded_signatures_verify_and_combine() {
 #[test]
 fn own_halves_complete_recorded_keys() {
     let Some(file) = load("musig2_signing.json") else { return };
-    for entry in file.list("vectors") {
+    judge("musig2_signing.json", &file, "vectors", |entry| {
         let mut context = context(entry);
         let (trader, trader_public) = nonce_from(context.version, [1; 32], &context.keys[0]).unwrap();
         let (auctioneer, auctioneer_public) = nonce_from(context.version, [2; 32], &context.keys[1]).unwrap();
@@ -66,13 +65,12 @@ fn own_halves_complete_recorded_keys() {
         assert!(context.verify_partial(&context.keys[0], &trader_public, &first));
         assert!(context.verify_partial(&context.keys[1], &auctioneer_public, &second));
         assert!(context.combine([second, first]).is_ok());
-    }
-    report("musig2_signing.json", "vectors signed anew", file.list("vectors").len());
+    });
 }
 
 #[test]
 fn foreign_keys_and_nonces_are_refused() {
-    let Some(file) = load("musig2_signing.json") else { return };
+    let file = load_own("musig2_signing.json");
     let entry = &file.list("vectors")[0];
     let mut context = context(entry);
     let (nonce, public) = nonce_from(context.version, [5; 32], &context.keys[0]).unwrap();

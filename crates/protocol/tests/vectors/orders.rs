@@ -1,58 +1,16 @@
 //! Orders: names, digests, validation, pairing predicates, batch versions.
 
-use crate::support::{Entry, load, report};
-use serde_json::Value;
+use crate::local::{announcement, channel_type, confirmation, nodes, tier};
+use crate::support::{Entry, judge, load};
 use tidegate_protocol::batch::BatchVersion;
 use tidegate_protocol::bitcoin::hashes::{Hash, sha256};
 use tidegate_protocol::channel::{announcement_matches, confirmation_matches, pending_channel_id};
-use tidegate_protocol::keys::{NodeId, OrderNonce, OrderPreimage};
-use tidegate_protocol::order::{
-    AnnouncementConstraint, AskTerms, AuctionType, BidTerms, ConfirmationConstraint, NodeTier, Order, OrderChannelType,
-    OrderSide, OrderVersion,
-};
+use tidegate_protocol::keys::{OrderNonce, OrderPreimage};
+use tidegate_protocol::order::{AskTerms, AuctionType, BidTerms, Order, OrderChannelType, OrderSide, OrderVersion};
 use tidegate_protocol::units::{BlockCount, RatePerBillion, SatPerKw, UnitCount};
 
 const FILE: &str = "orders.json";
 const KEY: &str = "028e87bdd134238f8347f845d9ecc827b843d0d1e27cdcb46da704d916613f4fce";
-
-pub(crate) fn channel_type(number: u64) -> OrderChannelType {
-    match number {
-        0 => OrderChannelType::PeerDependent,
-        1 => OrderChannelType::ScriptEnforced,
-        2 => OrderChannelType::SimpleTaproot,
-        other => panic!("channel type {other}"),
-    }
-}
-
-pub(crate) fn tier(number: u64) -> NodeTier {
-    match number {
-        1 => NodeTier::Tier0,
-        0 | 2 => NodeTier::Tier1,
-        other => panic!("tier {other}"),
-    }
-}
-
-pub(crate) fn announcement(number: u64) -> AnnouncementConstraint {
-    match number {
-        0 => AnnouncementConstraint::None,
-        1 => AnnouncementConstraint::OnlyAnnounced,
-        2 => AnnouncementConstraint::OnlyUnannounced,
-        other => panic!("constraint {other}"),
-    }
-}
-
-pub(crate) fn confirmation(number: u64) -> ConfirmationConstraint {
-    match number {
-        0 => ConfirmationConstraint::None,
-        1 => ConfirmationConstraint::OnlyConfirmed,
-        2 => ConfirmationConstraint::OnlyZeroConf,
-        other => panic!("constraint {other}"),
-    }
-}
-
-pub(crate) fn nodes(entry: &Value, key: &str) -> Vec<NodeId> {
-    entry.list(key).iter().map(|node| node.as_str().unwrap().parse().unwrap()).collect()
-}
 
 fn order(version: OrderVersion, side: OrderSide) -> Order {
     Order {
@@ -76,15 +34,14 @@ fn order(version: OrderVersion, side: OrderSide) -> Order {
 #[test]
 fn nonces_and_digests_are_the_networks() {
     let Some(file) = load(FILE) else { return };
-    for entry in file.list("nonces") {
+    judge(FILE, &file, "nonces", |entry| {
         let nonce: OrderNonce = entry.parse("nonce");
         assert_eq!(entry.parse::<OrderPreimage>("preimage").nonce(), nonce);
-    }
-    report(FILE, "nonces", file.list("nonces").len());
-    for entry in file.list("digests") {
+    });
+    judge(FILE, &file, "digests", |entry| {
         let Some(version) = OrderVersion::from_number(entry.u32("version")) else {
             assert!(entry.at("digest").is_null(), "{entry}");
-            continue;
+            return;
         };
         let side = match entry.text("type") {
             "ask" => OrderSide::Ask(AskTerms::default()),
@@ -108,43 +65,38 @@ fn nonces_and_digests_are_the_networks() {
         assert_eq!(order.nonce, entry.parse("nonce"));
         assert_eq!(order.digest(), entry.b32("digest"), "{entry}");
         assert_eq!(sha256::Hash::hash(&order.digest()).to_byte_array(), entry.b32("signed_hash"));
-    }
-    report(FILE, "digests", file.list("digests").len());
-    for entry in file.list("pending_chan_ids") {
+    });
+    judge(FILE, &file, "pending_chan_ids", |entry| {
         let id = pending_channel_id(entry.parse("ask_nonce"), entry.parse("bid_nonce"));
         assert_eq!(id, entry.parse("pending_chan_id"));
-    }
-    report(FILE, "pending_chan_ids", file.list("pending_chan_ids").len());
+    });
 }
 
 #[test]
 fn pairing_predicates_are_the_networks() {
     let Some(file) = load(FILE) else { return };
-    for entry in file.list("announcement_match") {
+    judge(FILE, &file, "announcement_match", |entry| {
         let ask = AskTerms { announcement: announcement(entry.u64("ask_constraint")), ..AskTerms::default() };
         let bid = BidTerms { unannounced: entry.flag("bid_unannounced"), ..BidTerms::default() };
         assert_eq!(announcement_matches(&ask, &bid), entry.flag("match"), "{entry}");
-    }
-    report(FILE, "announcement_match", file.list("announcement_match").len());
-    for entry in file.list("zero_conf_match") {
+    });
+    judge(FILE, &file, "zero_conf_match", |entry| {
         let ask = AskTerms { confirmation: confirmation(entry.u64("ask_constraint")), ..AskTerms::default() };
         let bid = BidTerms { zero_conf: entry.flag("bid_zero_conf"), ..BidTerms::default() };
         assert_eq!(confirmation_matches(&ask, &bid), entry.flag("match"), "{entry}");
-    }
-    report(FILE, "zero_conf_match", file.list("zero_conf_match").len());
-    for entry in file.list("node_id_match") {
+    });
+    judge(FILE, &file, "node_id_match", |entry| {
         let mut order = order(OrderVersion::V5, OrderSide::Ask(AskTerms::default()));
         order.allowed_nodes = nodes(entry, "allowed");
         order.denied_nodes = nodes(entry, "not_allowed");
         assert_eq!(order.accepts_node(entry.parse("node")), entry.flag("match"), "{entry}");
-    }
-    report(FILE, "node_id_match", file.list("node_id_match").len());
+    });
 }
 
 #[test]
 fn self_balances_are_judged_as_by_the_network() {
     let Some(file) = load(FILE) else { return };
-    for entry in file.list("self_chan_balance_validation") {
+    judge(FILE, &file, "self_chan_balance_validation", |entry| {
         let bid = BidTerms { self_balance: entry.sats("self_chan_balance"), ..BidTerms::default() };
         let version = OrderVersion::from_number(entry.u32("order_version")).unwrap();
         let order = Order {
@@ -154,20 +106,18 @@ fn self_balances_are_judged_as_by_the_network() {
             ..order(version, OrderSide::Bid(bid.clone()))
         };
         assert_eq!(order.check_self_balance(&bid).is_ok(), entry.flag("valid"), "{entry}");
-    }
-    report(FILE, "self_chan_balance_validation", file.list("self_chan_balance_validation").len());
+    });
 }
 
 #[test]
 fn batch_versions_mean_what_the_network_means() {
     let Some(file) = load("batch_versions.json") else { return };
-    for entry in file.list("vectors") {
+    judge("batch_versions.json", &file, "vectors", |entry| {
         let version = BatchVersion(entry.u32("version"));
         assert_eq!(version.extends_accounts(), entry.flag("account_extension"), "{entry}");
         assert_eq!(version.unannounced_channels(), entry.flag("unannounced_channels"), "{entry}");
         assert_eq!(version.upgrades_taproot(), entry.flag("taproot_upgrade"), "{entry}");
         assert_eq!(version.upgrades_taproot_v2(), entry.flag("taproot_v2_upgrade"), "{entry}");
         assert_eq!(version.zero_conf(), entry.flag("zero_conf_channels"), "{entry}");
-    }
-    report("batch_versions.json", "vectors", file.list("vectors").len());
+    });
 }

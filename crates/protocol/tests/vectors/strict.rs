@@ -1,7 +1,8 @@
 //! One row per reason of refusal: the complete batch, with one thing wrong. A test proves that no reason lacks a row.
 
-use crate::batch::{Local, decode_prepare, decode_sign};
-use crate::support::{Entry, load};
+use crate::batch::{decode_prepare, decode_sign};
+use crate::local::Local;
+use crate::support::{Entry, load_own};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_protocol::account::{Account, AccountState};
@@ -129,6 +130,7 @@ const PREPARE: &[Row] = &[
     ("AccountState", |s| s.account().state = AccountState::Expired),
     ("AccountWithoutOutput", |s| s.account().outpoint = None),
     ("OrderArchived", |s| s.own("ask1").state = OrderState::Canceled),
+    ("NothingOfOurs", |s| s.prepare.markets.clear()),
     ("NoMatch", |s| s.matches().clear()),
     ("SameSide", |s| s.matches()[0].order.order.side = OrderSide::Ask(AskTerms::default())),
     ("AuctionType", |s| s.matches()[0].order.order.auction = AuctionType::Outbound),
@@ -144,6 +146,13 @@ const PREPARE: &[Row] = &[
     ("Announcement", |s| s.ask_terms().announcement = AnnouncementConstraint::OnlyUnannounced),
     ("Confirmation", |s| s.ask_terms().confirmation = ConfirmationConstraint::OnlyZeroConf),
     ("SelfBalanceOnOldAsk", |s| s.own("ask1").order.version = OrderVersion::V3),
+    ("SelfBalanceOnOldAsk", |s| {
+        bid_terms(s.own("bid1")).self_balance = Sats::constant(1);
+        s.matches_of("bid1")[0].order.order.version = OrderVersion::V2;
+    }),
+    ("OwnKey", |s| s.matches()[0].order.multisig = MultisigKey::new(*s.account().key().point())),
+    ("OwnKey", |s| s.matches()[0].order.multisig = MultisigKey::new(*s.local.node.point())),
+    ("TheirLimit", |s| s.matches()[0].order.order.rate = RatePerBillion::new(4_500)),
     ("EmptyMatch", |s| s.matches()[0].units = UnitCount::ZERO),
     ("MatchBelowMinimum", |s| s.own("ask1").order.min_units = UnitCount::new(4)),
     ("OutboundMinimum", |s| {
@@ -166,6 +175,16 @@ const PREPARE: &[Row] = &[
     }),
     ("ClearingPrice", |s| {
         s.prepare.markets.values_mut().for_each(|market| market.clearing_price = RatePerBillion::new(1))
+    }),
+    ("OutputTwice", |s| {
+        let index = s.prepare.transaction.output.iter().position(|output| output.value.to_sat() == 350_000).unwrap();
+        let again = s.prepare.transaction.output[index].clone();
+        s.prepare.transaction.output.push(again);
+    }),
+    ("OutputTwice", |s| {
+        let index = usize::try_from(s.diff().output_index.unwrap()).unwrap();
+        let again = s.prepare.transaction.output[index].clone();
+        s.prepare.transaction.output.push(again);
     }),
     ("Overfilled", |s| s.own("ask1").units_unfulfilled = UnitCount::new(4)),
     ("FeeRate", |s| s.own("ask1").order.max_batch_fee_rate = SatPerKw::new(s.prepare.fee_rate.get() - 1)),
@@ -262,7 +281,7 @@ fn broken(file: &Value, row: &Row) -> Scene {
 
 #[test]
 fn each_broken_proposal_is_refused_for_its_reason() {
-    let Some(file) = load("batch_accept.json") else { return };
+    let file = load_own("batch_accept.json");
     for row in PREPARE {
         let mut scene = broken(&file, row);
         // An order's limit on the fee rate comes before the sum that overflows.
@@ -277,7 +296,7 @@ fn each_broken_proposal_is_refused_for_its_reason() {
 
 #[test]
 fn each_broken_request_to_sign_is_refused_for_its_reason() {
-    let Some(file) = load("batch_accept.json") else { return };
+    let file = load_own("batch_accept.json");
     let honest = Scene::read(&file);
     let batch = verify_prepare(&honest.local.view(), &honest.prepare).unwrap();
     assert_eq!(verify_sign(&honest.local.view(), &batch, &honest.sign), Ok(()));
@@ -290,7 +309,7 @@ fn each_broken_request_to_sign_is_refused_for_its_reason() {
 
 #[test]
 fn only_the_verified_transaction_is_final() {
-    let Some(file) = load("batch_accept.json") else { return };
+    let file = load_own("batch_accept.json");
     let scene = Scene::read(&file);
     let batch = verify_prepare(&scene.local.view(), &scene.prepare).unwrap();
     let batch_id = scene.prepare.batch_id.serialize().to_vec();
@@ -312,7 +331,7 @@ fn only_the_verified_transaction_is_final() {
 
 #[test]
 fn a_badly_rated_node_is_refused_for_our_bid_only() {
-    let Some(file) = load("batch_accept.json") else { return };
+    let file = load_own("batch_accept.json");
     let mut scene = Scene::read(&file);
     let maker = scene.matches_of("bid3")[0].order.node;
     let taker = scene.matches_of("ask2")[0].order.node;
@@ -352,7 +371,7 @@ fn bid_terms(own: &mut OwnOrder) -> &mut BidTerms {
 /// One bit of every byte of the proposal: nothing panics, and what is still accepted costs and yields the same.
 #[test]
 fn a_flipped_bit_never_changes_money() {
-    let Some(file) = load("batch_accept.json") else { return };
+    let file = load_own("batch_accept.json");
     let scene = Scene::read(&file);
     let honest = verify_prepare(&scene.local.view(), &scene.prepare).unwrap();
     let message = file.bytes("prepare_msg");

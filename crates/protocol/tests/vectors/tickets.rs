@@ -1,6 +1,6 @@
 //! Sidecar tickets: both forms, digests, signatures, mail boxes.
 
-use crate::support::{Entry, hex, load, report};
+use crate::support::{Entry, hex, judge, load, load_own};
 use serde_json::Value;
 use tidegate_protocol::bitcoin::secp256k1::{Secp256k1, SecretKey};
 use tidegate_protocol::ticket::{CompactSignature, Ticket, TicketError};
@@ -55,7 +55,7 @@ fn check_parts(ticket: &Ticket, entry: &Value) {
 #[test]
 fn tickets_are_the_networks() {
     let Some(file) = load("sidecar_tickets.json") else { return };
-    for entry in file.list("tickets") {
+    judge("sidecar_tickets.json", &file, "tickets", |entry| {
         let ticket: Ticket = entry.parse("encoded");
         assert_eq!(ticket.to_string(), entry.text("encoded"));
         assert_eq!(hex(&ticket.encode()), entry.text("tlv"));
@@ -77,39 +77,36 @@ fn tickets_are_the_networks() {
             let key = secret.parse::<SecretKey>().unwrap().public_key(&Secp256k1::new());
             assert_eq!(ticket.offer.signing_key.map(|signer| *signer.point()), Some(key));
         }
-    }
-    report("sidecar_tickets.json", "tickets", file.list("tickets").len());
+    });
 }
 
 #[test]
 fn texts_that_are_no_tickets_are_refused() {
     let Some(file) = load("sidecar_tickets.json") else { return };
-    for entry in file.list("invalid_strings") {
+    judge("sidecar_tickets.json", &file, "invalid_strings", |entry| {
         let found = entry.text("encoded").parse::<Ticket>();
         assert_eq!(found.is_ok(), entry.flag("valid"), "{}: {found:?}", entry.text("name"));
-    }
-    report("sidecar_tickets.json", "invalid_strings", file.list("invalid_strings").len());
+    });
 }
 
 #[test]
 fn unusual_streams_are_read_as_by_the_network() {
     let Some(file) = load("sidecar_tlv_edge_cases.json") else { return };
-    for entry in file.list("vectors") {
+    judge("sidecar_tlv_edge_cases.json", &file, "vectors", |entry| {
         let found = Ticket::decode(&entry.bytes("tlv"));
         assert_eq!(found.is_ok(), entry.flag("valid"), "{}: {found:?}", entry.text("name"));
         if let Ok(ticket) = found {
             assert_eq!(hex(&ticket.encode()), entry.text("reserialized"), "{}", entry.text("name"));
             assert_eq!(Ticket::decode(&ticket.encode()), Ok(ticket));
         }
-    }
-    report("sidecar_tlv_edge_cases.json", "vectors", file.list("vectors").len());
+    });
 }
 
 /// One bit of every byte: nothing panics, and no other ticket passes for the signed one.
 #[test]
 fn a_flipped_bit_never_passes_for_the_signed_offer() {
-    let Some(file) = load("sidecar_tickets.json") else { return };
-    let Some(entry) = file.list("tickets").iter().find(|entry| entry.flag("order_verifies")) else { return };
+    let file = load_own("sidecar_tickets.json");
+    let entry = file.list("tickets").iter().find(|entry| entry.flag("order_verifies")).unwrap();
     let (stream, signed) = (entry.bytes("tlv"), entry.parse::<Ticket>("encoded"));
     let mut survived = 0;
     for place in 0..stream.len() {
@@ -130,7 +127,7 @@ fn a_flipped_bit_never_passes_for_the_signed_offer() {
 
 #[test]
 fn a_text_of_another_version_is_read_if_its_checksum_is_of_ours() {
-    let Some(file) = load("sidecar_tickets.json") else { return };
+    let file = load_own("sidecar_tickets.json");
     let text = file.list("tickets")[0].text("encoded");
     let mut bytes = tidegate_protocol::bitcoin::base58::decode(text.strip_prefix("sidecar").unwrap()).unwrap();
     bytes[0] = 9;

@@ -125,6 +125,8 @@ fn ask_side(draw: &mut Draw, wish: &Wish) -> OrderSide {
 
 fn bid_side(draw: &mut Draw, wish: &Wish, units: u32) -> OrderSide {
     let self_balance = match wish.auction {
+        // Often the very least that some ask demands.
+        AuctionType::Outbound if draw.chance(30) => 4 * UNIT,
         AuctionType::Outbound => draw.between(4, 40) * UNIT,
         // Any amount up to the order's, whole units or not.
         AuctionType::Inbound if wish.self_balance => draw.between(1, u64::from(units) * UNIT),
