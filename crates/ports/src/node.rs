@@ -1,8 +1,10 @@
 //! A Lightning node as wallet, signer, watcher of the chain and source of data.
 
+use bitcoin::psbt::Psbt;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use core::future::Future;
+use std::collections::BTreeMap;
 use thiserror::Error;
 use tidegate_protocol::keys::{KeyDescriptor, KeyLocator, NodeId, SharedSecret};
 use tidegate_protocol::musig2::{Musig2Version, PartialSignature, PublicNonce};
@@ -67,6 +69,48 @@ pub enum AddressKind {
     Taproot,
 }
 
+/// A coin that the wallet keeps for one transaction, for some minutes or until it is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoinLock {
+    /// Whose lock.
+    pub id: [u8; 32],
+    /// The coin.
+    pub outpoint: OutPoint,
+}
+
+/// What the wallet made of a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FundedPsbt {
+    /// The template with inputs, each described, and perhaps a change output; its outputs may have moved.
+    pub psbt: Psbt,
+    /// Index of the change output, when there is one.
+    pub change: Option<usize>,
+    /// The coins that it took.
+    pub locks: Vec<CoinLock>,
+}
+
+/// What became of a wish to raise the fee of an unconfirmed transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bump {
+    /// A child pays for it, in place of an earlier child.
+    Bumped,
+    /// The output does not belong to the wallet.
+    NotOurs,
+}
+
+/// A transaction that the wallet made, was paid by, or published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalletTransaction {
+    /// The transaction.
+    pub transaction: Transaction,
+    /// What the wallet notes beside it.
+    pub label: String,
+    /// Its block, once it is in one.
+    pub height: Option<BlockHeight>,
+    /// When the wallet saw it first or in a block, Unix seconds.
+    pub seen_s: u64,
+}
+
 /// The node's on-chain wallet.
 pub trait Wallet: Send + Sync {
     /// Makes and publishes a transaction paying `outputs`. Not idempotent: look with [`Wallet::find_payment`] first.
@@ -89,6 +133,39 @@ pub trait Wallet: Send + Sync {
     fn publish(&self, transaction: &Transaction, label: &str) -> impl Future<Output = Result<(), NodeError>> + Send;
     /// Fee rate expected to confirm within `conf_target` blocks, at least [`SatPerKw::FLOOR`].
     fn estimate_fee(&self, conf_target: u32) -> impl Future<Output = Result<SatPerKw, NodeError>> + Send;
+    /// Fee of a transaction of the wallet that pays `output` and shall confirm within `conf_target` blocks; made, but
+    /// neither signed nor published, and no coin is kept.
+    ///
+    /// # Source
+    /// Protocol notes, accounts §5 "Quote".
+    fn estimate_payment(
+        &self,
+        output: &TxOut,
+        conf_target: u32,
+    ) -> impl Future<Output = Result<Sats, NodeError>> + Send;
+    /// Adds confirmed coins and change to a template of outputs, and keeps the coins. Nothing is signed.
+    ///
+    /// # Source
+    /// Protocol notes, accounts §6 "Deposit".
+    fn fund_psbt(
+        &self,
+        template: &Psbt,
+        sat_per_vbyte: u64,
+    ) -> impl Future<Output = Result<FundedPsbt, NodeError>> + Send;
+    /// Lets go of a coin that was kept; one that is not kept is no error.
+    fn release(&self, lock: &CoinLock) -> impl Future<Output = Result<(), NodeError>> + Send;
+    /// Signs the wallet's inputs; all others carry their final witness already. Not published.
+    fn finalize_psbt(&self, psbt: &Psbt) -> impl Future<Output = Result<Transaction, NodeError>> + Send;
+    /// Pays for an unconfirmed transaction by a child that spends this output of it. Repeating replaces the child.
+    ///
+    /// # Source
+    /// Protocol notes, accounts §8.
+    fn bump_fee(&self, outpoint: OutPoint, sat_per_vbyte: u64) -> impl Future<Output = Result<Bump, NodeError>> + Send;
+    /// All transactions of the wallet with what it notes beside them, unconfirmed ones too, in any order.
+    ///
+    /// # Source
+    /// Protocol notes, accounts §9: fee history is rebuilt from them.
+    fn wallet_transactions(&self) -> impl Future<Output = Result<Vec<WalletTransaction>, NodeError>> + Send;
 }
 
 /// Name of a MuSig2 session in the node: a nonce pair that signs one message at most.
@@ -272,6 +349,10 @@ pub struct NodeInfo {
     pub synced: bool,
     /// Advertises zero-conf and scid-alias.
     pub zero_conf: bool,
+    /// Advertises simple taproot channels.
+    pub taproot_channels: bool,
+    /// Advertises channels above 16,777,215 sat.
+    pub large_channels: bool,
     /// Version text.
     pub version: String,
 }
@@ -282,4 +363,12 @@ pub trait NodeData: Send + Sync {
     fn info(&self) -> impl Future<Output = Result<NodeInfo, NodeError>> + Send;
     /// Peers with whom a channel is open or pending.
     fn channel_peers(&self) -> impl Future<Output = Result<Vec<NodeId>, NodeError>> + Send;
+    /// For each open channel that may not be closed cooperatively yet, until when: a height, or below 500,000 a number
+    /// of blocks from its confirmation. A node that keeps no such notes tells none.
+    ///
+    /// # Source
+    /// Protocol notes, rpc §13.5.
+    fn thaw_heights(&self) -> impl Future<Output = Result<BTreeMap<OutPoint, u32>, NodeError>> + Send {
+        async { Ok(BTreeMap::new()) }
+    }
 }

@@ -237,6 +237,64 @@ pub enum ClientMessage {
     Reject(Reject),
     /// Signs a batch.
     Sign(BatchSignatures),
+    /// Asks for the account's state, to recover it. Ends its active orders.
+    Recover {
+        /// Account, subscribed on this stream.
+        account: AccountKey,
+    },
+}
+
+/// State of a recovered account, in the words of the interface.
+///
+/// # Source
+/// Protocol notes, rpc §6.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecoveredState {
+    /// Funding unconfirmed.
+    PendingOpen,
+    /// Confirmed.
+    Open,
+    /// Past its expiry.
+    Expired,
+    /// A change by the owner is signed or unconfirmed.
+    PendingUpdate,
+    /// Spent for good.
+    Closed,
+    /// Recreated by an unconfirmed batch.
+    PendingBatch,
+    /// Past its expiry with an unconfirmed change.
+    ExpiredPendingUpdate,
+}
+
+/// What the venue knows about an account, told to its owner.
+///
+/// # Source
+/// Protocol notes, rpc §9.3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredAccount {
+    /// What was reserved, as it is now.
+    pub reservation: Reservation,
+    /// Auctioneer's base key, and the batch key of the current output.
+    pub keys: ReservedKeys,
+    /// State.
+    pub state: RecoveredState,
+    /// Height from which to look for the output.
+    pub height_hint: BlockHeight,
+    /// The current output.
+    pub outpoint: OutPoint,
+    /// The transaction that made it, maybe without witnesses; nothing while the funding is unconfirmed.
+    pub latest_tx: Option<Transaction>,
+}
+
+/// A reservation that was never completed, told to its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReservedAccount {
+    /// What was reserved.
+    pub reservation: Reservation,
+    /// The keys.
+    pub keys: ReservedKeys,
+    /// Height from which to look for the funding.
+    pub height_hint: BlockHeight,
 }
 
 /// Why an account could not subscribe.
@@ -276,6 +334,15 @@ pub enum ServerMessage {
         /// Sentence.
         message: String,
     },
+    /// The account is not subscribed: it was reserved and never announced.
+    Reserved {
+        /// What is known about it.
+        reservation: Box<ReservedAccount>,
+        /// Sentence.
+        message: String,
+    },
+    /// The state of an account, to recover it.
+    Account(Box<RecoveredAccount>),
     /// A batch is proposed.
     Prepare(Box<Prepare>),
     /// A message of a batch that does not parse; it is answered with a reject.

@@ -177,6 +177,11 @@ impl ChainState {
         self.known.get(txid).map(|known| (&known.transaction, known.height))
     }
 
+    /// Every transaction that was accepted, with its name and the height of its block.
+    pub(crate) fn transactions(&self) -> impl Iterator<Item = (&Txid, &Transaction, Option<u32>)> {
+        self.known.iter().map(|(txid, known)| (txid, &known.transaction, known.height))
+    }
+
     /// The transactions of a block, reward first.
     pub(crate) fn block(&self, height: u32) -> Option<Vec<&Transaction>> {
         let txids = self.blocks.get(usize::try_from(height).ok()?)?;
@@ -315,6 +320,20 @@ impl ChainState {
     pub(crate) fn subsidies(&self) -> u64 {
         let subsidy = |height: u32| BASE_SUBSIDY.get().checked_shr(height / HALVING).unwrap_or(0);
         (1..=self.height()).map(subsidy).sum()
+    }
+
+    /// Takes an unconfirmed transaction back that nothing else spends from, as when another one replaces it. Returns
+    /// whether it did.
+    pub(crate) fn evict(&mut self, txid: &Txid) -> bool {
+        let Some(known) = self.known.get(txid).filter(|known| known.height.is_none()) else { return false };
+        let outputs = (0_u32..).zip(&known.transaction.output).map(|(vout, _)| OutPoint { txid: *txid, vout });
+        if outputs.into_iter().any(|outpoint| self.spent.contains_key(&outpoint)) {
+            return false;
+        }
+        self.mempool.retain(|other| other != txid);
+        self.spent.retain(|_, spender| spender != txid);
+        self.forget(txid);
+        true
     }
 
     fn forget(&mut self, txid: &Txid) {

@@ -5,7 +5,7 @@
 
 use crate::random::Random;
 use crate::wakers::lock;
-use core::future::{Future, poll_fn};
+use core::future::Future;
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 use std::collections::{BTreeMap, BTreeSet};
@@ -238,14 +238,31 @@ impl SimClock {
     }
 }
 
-/// Ends the timer of a sleep that is given up, so that no time passes for its sake.
-struct Timer<'c> {
+/// A sleep. When it is given up its timer ends, so that no time passes for its sake.
+struct Sleep<'c> {
     clock: &'c SimClock,
     deadline: Timestamp,
+    /// Of the timer, once it is set.
     number: Option<u64>,
 }
 
-impl Drop for Timer<'_> {
+impl Future for Sleep<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.get_mut();
+        let mut times = lock(&sleep.clock.inner);
+        if times.now >= sleep.deadline {
+            return Poll::Ready(());
+        }
+        let number = *sleep.number.get_or_insert(times.next);
+        times.next = times.next.max(number.saturating_add(1));
+        times.timers.insert((sleep.deadline, number), context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep<'_> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
             lock(&self.clock.inner).timers.remove(&(self.deadline, number));
@@ -259,20 +276,6 @@ impl Clock for SimClock {
     }
 
     fn sleep_until(&self, deadline: Timestamp) -> impl Future<Output = ()> + Send {
-        let mut timer = Timer { clock: self, deadline, number: None };
-        poll_fn(move |context| {
-            let mut times = lock(&timer.clock.inner);
-            if times.now >= deadline {
-                return Poll::Ready(());
-            }
-            let number = timer.number.unwrap_or(times.next);
-            if timer.number.is_none() {
-                times.next = times.next.saturating_add(1);
-            }
-            times.timers.insert((deadline, number), context.waker().clone());
-            drop(times);
-            timer.number = Some(number);
-            Poll::Pending
-        })
+        Sleep { clock: self, deadline, number: None }
     }
 }

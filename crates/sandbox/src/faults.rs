@@ -8,6 +8,7 @@ use crate::SandboxNode;
 use crate::executor::SimClock;
 use crate::random::Random;
 use crate::wakers::{Wakers, lock};
+use bitcoin::psbt::Psbt;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut};
 use core::future::{Future, pending, poll_fn};
@@ -16,8 +17,8 @@ use core::task::{Poll, Waker};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use tidegate_ports::{
-    AddressKind, Chain, ChainEvent, Change, Channels, Musig2Request, NodeData, NodeError, NodeInfo, Row, Sequence,
-    SessionId, SignInput, Signer, Store, StoreError, Wallet, Watch,
+    AddressKind, Bump, Chain, ChainEvent, Change, Channels, CoinLock, FundedPsbt, Musig2Request, NodeData, NodeError,
+    NodeInfo, Row, Sequence, SessionId, SignInput, Signer, Store, StoreError, Wallet, WalletTransaction, Watch,
 };
 use tidegate_protocol::batch::ChannelInfo;
 use tidegate_protocol::channel::{AcceptorRule, FundingShim, OpenChannel};
@@ -337,6 +338,30 @@ impl<N: Wallet> Wallet for Gated<N> {
 
     async fn estimate_fee(&self, conf_target: u32) -> Result<SatPerKw, NodeError> {
         self.gate.pass("estimate_fee", self.node.estimate_fee(conf_target), away).await
+    }
+
+    async fn estimate_payment(&self, output: &TxOut, conf_target: u32) -> Result<Sats, NodeError> {
+        self.gate.pass("estimate_payment", self.node.estimate_payment(output, conf_target), away).await
+    }
+
+    async fn fund_psbt(&self, template: &Psbt, sat_per_vbyte: u64) -> Result<FundedPsbt, NodeError> {
+        self.gate.pass("fund_psbt", self.node.fund_psbt(template, sat_per_vbyte), away).await
+    }
+
+    async fn release(&self, lock: &CoinLock) -> Result<(), NodeError> {
+        self.gate.pass("release", self.node.release(lock), away).await
+    }
+
+    async fn finalize_psbt(&self, psbt: &Psbt) -> Result<Transaction, NodeError> {
+        self.gate.pass("finalize_psbt", self.node.finalize_psbt(psbt), away).await
+    }
+
+    async fn bump_fee(&self, outpoint: OutPoint, sat_per_vbyte: u64) -> Result<Bump, NodeError> {
+        self.gate.pass("bump_fee", self.node.bump_fee(outpoint, sat_per_vbyte), away).await
+    }
+
+    async fn wallet_transactions(&self) -> Result<Vec<WalletTransaction>, NodeError> {
+        self.gate.pass("wallet_transactions", self.node.wallet_transactions(), away).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! Private keys of a sandbox node, derived from its seed.
 
+use crate::wakers::lock;
 use bitcoin::bip32::{ChildNumber, Xpriv};
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::key::{Keypair, TapTweak, TweakedKeypair};
@@ -7,7 +8,8 @@ use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
 use bitcoin::{CompressedPublicKey, Network, ScriptBuf};
 use core::fmt;
 use serde::{Deserialize, Serialize};
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock};
 use tidegate_ports::AddressKind;
 use tidegate_protocol::keys::KeyLocator;
 
@@ -52,7 +54,12 @@ impl WalletPath {
 #[derive(Clone)]
 pub(crate) struct KeyRing {
     root: Xpriv,
+    /// Keys that were derived before: one costs as much as ten signatures.
+    derived: Arc<Mutex<BTreeMap<Path, (SecretKey, PublicKey)>>>,
 }
+
+/// Three hardened numbers, then two that are not.
+type Path = ([u32; 3], [u32; 2]);
 
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,26 +76,23 @@ impl KeyRing {
         engine.input(name.as_bytes());
         let bytes = sha256::Hash::from_engine(engine).to_byte_array();
         let root = Xpriv::new_master(Network::Regtest, &bytes).expect("a hash is a valid master key but for 2^-127");
-        KeyRing { root }
+        KeyRing { root, derived: Arc::default() }
     }
 
     /// The key at `m/1017'/1'/family'/0/index`; nothing when a number is out of BIP-32's range.
     pub(crate) fn family_key(&self, locator: KeyLocator) -> Option<SecretKey> {
-        let index = ChildNumber::from_normal_idx(locator.index).ok()?;
-        self.derive([PURPOSE_FAMILIES, COIN_TYPE, locator.family], [ChildNumber::Normal { index: 0 }, index])
+        Some(self.derive(([PURPOSE_FAMILIES, COIN_TYPE, locator.family], [0, locator.index]))?.0)
     }
 
     /// The public key at `m/1017'/1'/family'/0/index`; nothing when a number is out of BIP-32's range.
     pub(crate) fn family_point(&self, locator: KeyLocator) -> Option<PublicKey> {
-        self.family_key(locator).map(|key| key.public_key(secp()))
+        Some(self.derive(([PURPOSE_FAMILIES, COIN_TYPE, locator.family], [0, locator.index]))?.1)
     }
 
     /// The key of the on-chain wallet at `path`; nothing when its index is out of BIP-32's range.
     pub(crate) fn wallet_key(&self, path: WalletPath) -> Option<SecretKey> {
         let purpose = if path.taproot { 86 } else { 84 };
-        let branch = ChildNumber::Normal { index: u32::from(path.change) };
-        let index = ChildNumber::from_normal_idx(path.index).ok()?;
-        self.derive([purpose, COIN_TYPE, 0], [branch, index])
+        Some(self.derive(([purpose, COIN_TYPE, 0], [u32::from(path.change), path.index]))?.0)
     }
 
     /// The output script of the wallet key at `path`; nothing when its index is out of BIP-32's range.
@@ -102,13 +106,18 @@ impl KeyRing {
         })
     }
 
-    fn derive(&self, hardened: [u32; 3], normal: [ChildNumber; 2]) -> Option<SecretKey> {
-        let mut path = Vec::with_capacity(5);
-        for number in hardened {
-            path.push(ChildNumber::from_hardened_idx(number).ok()?);
+    fn derive(&self, path: Path) -> Option<(SecretKey, PublicKey)> {
+        if let Some(pair) = lock(&self.derived).get(&path) {
+            return Some(*pair);
         }
-        path.extend(normal);
-        self.root.derive_priv(secp(), &path).ok().map(|key| key.private_key)
+        let (hardened, normal) = path;
+        let hardened = hardened.into_iter().map(ChildNumber::from_hardened_idx);
+        let numbers = hardened.chain(normal.into_iter().map(ChildNumber::from_normal_idx));
+        let numbers: Vec<ChildNumber> = numbers.collect::<Result<_, _>>().ok()?;
+        let secret = self.root.derive_priv(secp(), &numbers).ok()?.private_key;
+        let pair = (secret, secret.public_key(secp()));
+        lock(&self.derived).insert(path, pair);
+        Some(pair)
     }
 }
 

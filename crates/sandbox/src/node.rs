@@ -190,6 +190,8 @@ impl NodeData for SandboxNode {
             best_height,
             synced: true,
             zero_conf: true,
+            taproot_channels: true,
+            large_channels: true,
             version: concat!("sandbox ", env!("CARGO_PKG_VERSION")).to_owned(),
         })
     }

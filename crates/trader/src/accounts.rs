@@ -4,12 +4,12 @@
 //! whether in this process or after a restart; before paying, the wallet is asked whether it has paid already.
 
 use crate::book::{Reserving, Update};
-use crate::config::OpenAccount;
+use crate::config::{AccountQuote, OpenAccount, QuoteAccount};
 use crate::desk::Desk;
-use crate::error::OpenError;
+use crate::error::{OpenError, QuoteError};
 use crate::machine::AccountEvent;
-use crate::receipt;
-use bitcoin::{OutPoint, Transaction};
+use bitcoin::hashes::Hash;
+use bitcoin::{OutPoint, ScriptBuf, TxOut, WScriptHash};
 use tidegate_ports::{
     Chain, InitAccount, LinkError, NodeError, Reservation, ReservedKeys, Signer, Terms, TraderEnv, VenueLink, Wallet,
 };
@@ -17,8 +17,9 @@ use tidegate_protocol::account::{
     Account, AccountState, AccountTerms, MAX_EXPIRY_AHEAD, MIN_ACCOUNT_VALUE, MIN_EXPIRY_AHEAD,
 };
 use tidegate_protocol::keys::{AccountKey, FAMILY_ACCOUNT};
+use tidegate_protocol::label::Note;
 use tidegate_protocol::script::find_output;
-use tidegate_protocol::units::{BlockCount, BlockHeight, SatPerKw, Sats};
+use tidegate_protocol::units::{BlockCount, BlockHeight, SatPerKw};
 
 /// The expiry of a new account as a height.
 ///
@@ -159,7 +160,7 @@ pub(crate) async fn fund<E: TraderEnv>(
         }
         None => {
             let rate = rate_or_estimate(env, desk, fee_rate).await?;
-            let label = label(&Note::create(account));
+            let label = Note::create(account).label("");
             let transaction = env.wallet().send_outputs(std::slice::from_ref(&output), rate, &label).await?;
             let vout =
                 find_output(&transaction, &output.script_pubkey).ok_or_else(|| bad("it does not pay the account"))?;
@@ -218,87 +219,37 @@ pub(crate) async fn announce<E: TraderEnv>(env: &E, account: &Account) -> Result
     env.link().init(&InitAccount { reservation, outpoint, script }).await
 }
 
-/// Hands the account's last transaction to the network again, when it is ours to publish.
+/// Fee rate and fee of the funding of an account of this value, if it were made now.
 ///
 /// # Errors
-/// [`NodeError`].
-pub(crate) async fn publish_again<E: TraderEnv>(env: &E, account: &Account, label: &str) -> Result<(), NodeError> {
-    match account.state {
-        AccountState::PendingOpen => match account.latest_tx.as_ref().filter(|tx| is_signed(tx)) {
-            Some(transaction) => env.wallet().publish(transaction, label).await,
-            None => Ok(()),
-        },
-        AccountState::PendingClosed => match receipt::stored_close(account) {
-            Some(close) => env.wallet().publish(close.transaction(), label).await,
-            None => Ok(()),
-        },
-        AccountState::Initiated | AccountState::PendingUpdate | AccountState::Open | AccountState::Expired => Ok(()),
-        AccountState::Closed | AccountState::CanceledAfterRecovery => Ok(()),
-        AccountState::PendingBatch | AccountState::ExpiredPendingUpdate => Ok(()),
-    }
-}
-
-fn is_signed(transaction: &Transaction) -> bool {
-    transaction.input.iter().all(|input| !input.witness.is_empty() || !input.script_sig.is_empty())
-}
-
-/// What the label of a transaction says about an account.
+/// [`QuoteError`] by variant.
 ///
 /// # Source
-/// Protocol notes, accounts §9: field order and names are read by existing tools.
-#[derive(serde::Serialize)]
-pub(crate) struct Note {
-    key: AccountKey,
-    action: &'static str,
-    expiry_height: u32,
-    output_index: u32,
-    expiry_spend: bool,
-    tx_fee: Option<u64>,
-    balance_diff: i64,
-}
-
-impl Note {
-    /// The funding of an account.
-    pub(crate) fn create(account: &Account) -> Note {
-        Note {
-            key: account.key(),
-            action: "create",
-            expiry_height: account.terms.expiry.get(),
-            output_index: 0,
-            expiry_spend: false,
-            tx_fee: None,
-            balance_diff: account.value.to_delta().get(),
-        }
+/// Protocol notes, accounts §5 "Quote".
+pub(crate) async fn quote<E: TraderEnv>(
+    env: &E,
+    desk: &Desk,
+    request: QuoteAccount,
+) -> Result<AccountQuote, QuoteError> {
+    let terms = env.link().terms().await?;
+    let (min, max, found) = (MIN_ACCOUNT_VALUE, terms.max_account_value, request.value);
+    desk.note(|moment| moment.terms = Some(terms));
+    if found < min || found > max {
+        return Err(QuoteError::Value { min, max, found });
     }
-
-    /// The close of an account.
-    pub(crate) fn close(account: &Account, expiry_spend: bool, fee: Option<Sats>) -> Note {
-        Note {
-            key: account.key(),
-            action: "close",
-            expiry_height: account.terms.expiry.get(),
-            output_index: account.outpoint.map_or(0, |outpoint| outpoint.vout),
-            expiry_spend,
-            tx_fee: fee.map(Sats::get),
-            balance_diff: account.value.to_delta().checked_neg().map_or(0, |delta| delta.get()),
-        }
+    if request.conf_target == 0 {
+        return Err(QuoteError::Target);
     }
-}
-
-/// A label of the node's wallet. It fits: a wallet keeps 500 bytes, and a note's numbers have bounds.
-pub(crate) fn label(note: &Note) -> String {
-    #[derive(serde::Serialize)]
-    struct Labelled<'a> {
-        account: &'a Note,
-    }
-    let json = serde_json::to_string(&Labelled { account: note }).expect("a note is plain data with string keys");
-    format!("poold -- {json}")
+    let fee_rate = env.wallet().estimate_fee(request.conf_target).await?.max(SatPerKw::FLOOR);
+    // Every account's output has this size.
+    let script_pubkey = ScriptBuf::new_p2wsh(&WScriptHash::from_byte_array([0; 32]));
+    let fee = env.wallet().estimate_payment(&TxOut { value: found.into(), script_pubkey }, request.conf_target).await?;
+    Ok(AccountQuote { fee_rate, fee })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures;
 
     #[test]
     fn an_expiry_lies_within_the_markets_bounds() {
@@ -308,24 +259,5 @@ mod tests {
             assert_eq!(found, expected, "{ahead}");
         }
         assert!(expiry_height(BlockHeight::new(u32::MAX), BlockCount::new(144)).is_err());
-    }
-
-    #[test]
-    fn labels_are_those_that_existing_tools_read_and_fit_the_wallet() {
-        let note = Note::create(&fixtures::account(1));
-        let key = fixtures::account_key(1);
-        let expected = format!(
-            "poold -- {{\"account\":{{\"key\":\"{key}\",\"action\":\"create\",\"expiry_height\":5000,\"output_index\":0,\
-             \"expiry_spend\":false,\"tx_fee\":null,\"balance_diff\":1000000}}}}"
-        );
-        assert_eq!(label(&note), expected);
-        let longest = Note {
-            expiry_height: u32::MAX,
-            output_index: u32::MAX,
-            tx_fee: Some(u64::MAX),
-            balance_diff: i64::MIN,
-            ..note
-        };
-        assert!(label(&longest).len() <= 500);
     }
 }

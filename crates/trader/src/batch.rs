@@ -3,12 +3,13 @@
 //! A step runs beside the stream, so that a repeated proposal ends it at once. Everything that a step may leave behind
 //! is named before it begins; the next proposal cleans it up first.
 
-use crate::book::{Book, OrderEvent, OrderEventKind, Remains, Update};
+use crate::book::{Book, OrderEventKind, Remains, Update};
 use crate::desk::{Desk, Moment};
 use crate::funding::{self, Refusal};
 use crate::pending;
 use crate::receipt::release_batch;
 use crate::staging::{self, Basis};
+use crate::verified::Verified;
 use bitcoin::OutPoint;
 use futures_util::future::{Either, select};
 use futures_util::pin_mut;
@@ -16,25 +17,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidegate_ports::{
     Chain, ClientMessage, Clock, LinkError, Musig2Request, NodeInfo, ScriptSpend, SessionId, SignInput, Signer,
-    Timestamp, TraderEnv, VenueLink,
+    TraderEnv, VenueLink,
 };
 use tidegate_protocol::account::{Account, AccountVersion};
-use tidegate_protocol::batch::{AccountSignature, BatchSignatures, ChannelInfo, Prepare, Reject, SignBegin};
+use tidegate_protocol::batch::{
+    AccountSignature, BatchSignatures, ChannelInfo, Prepare, Reject, RejectReason, SignBegin,
+};
 use tidegate_protocol::keys::{AccountKey, KeyDescriptor, NodeId, OrderNonce};
 use tidegate_protocol::musig2::{Musig2Version, PublicNonce};
 use tidegate_protocol::order::NodeTier;
 use tidegate_protocol::script::key_spend_sighash;
 use tidegate_protocol::units::{BlockCount, BlockHeight};
-use tidegate_protocol::verify::{LocalView, NodeRating, VerifiedBatch, VerifiedMatch, verify_prepare, verify_sign};
-
-/// A batch that passed every check, with what it was checked against.
-#[derive(Clone, Debug)]
-pub(crate) struct Verified {
-    pub(crate) batch: Arc<VerifiedBatch>,
-    pub(crate) basis: Basis,
-    /// What happened to its matches so far, for the order log: written with the next commit.
-    pub(crate) log: Vec<(Timestamp, OrderEventKind)>,
-}
+use tidegate_protocol::verify::{LocalView, NodeRating, VerifiedBatch, VerifyError, verify_prepare, verify_sign};
 
 /// Longest wait inside a step for an answer of the venue, in milliseconds: the peers want most of a step's time.
 const ANSWER_MS: u64 = 3_000;
@@ -51,7 +45,10 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 /// An answer of the venue, unless it comes too late.
-async fn in_time<E: TraderEnv, T>(env: &E, answer: impl Future<Output = Result<T, LinkError>>) -> Result<T, Refusal> {
+pub(crate) async fn in_time<E: TraderEnv, T>(
+    env: &E,
+    answer: impl Future<Output = Result<T, LinkError>>,
+) -> Result<T, Refusal> {
     let late = env.clock().sleep_until(env.clock().now().plus_ms(ANSWER_MS));
     pin_mut!(answer, late);
     match select(answer, late).await {
@@ -116,14 +113,46 @@ async fn verify<E: TraderEnv>(env: &E, desk: &Desk, node: &NodeInfo, prepare: &P
     let best_height = best_height(env).await?;
     let log = vec![(env.clock().now(), OrderEventKind::Prepared)];
     let batch_version = desk.batch_version();
-    desk.look(|book, moment| {
+    let verified = desk.look(|book, moment| {
         let known = view(book, moment, node, best_height, batch_version);
         let view = LocalView { ratings: &ratings, reject_unrated: desk.config.reject_unrated, ..known };
         match verify_prepare(&view, prepare) {
             Ok(batch) => Ok(Verified { basis: Basis::of(book, &batch), batch: Arc::new(batch), log }),
-            Err(error) => Err(Refusal { message: error.to_string(), reason: error.reject_reason() }),
+            Err(error) => Err(error),
         }
-    })
+    });
+    match verified {
+        Ok(verified) => Ok(verified),
+        Err(error) => Err(refusal(env, desk, prepare, error).await),
+    }
+}
+
+/// A final batch keeps its name: records and snapshots are found by it.
+fn check_new(book: &Book, prepare: &Prepare) -> Result<(), Refusal> {
+    match book.batches.get(&prepare.batch_id) {
+        None => Ok(()),
+        Some(record) => Err(Refusal {
+            message: format!("batch {} is final already, with transaction {}", record.batch_id, record.txid),
+            reason: RejectReason::ServerMisbehavior,
+        }),
+    }
+}
+
+/// The refusal of a proposal. A fee above what an order agreed to is no misbehaviour when the venue's terms say that fee:
+/// they rose since the order was signed, and upkeep ends it or signs it anew.
+async fn refusal<E: TraderEnv>(env: &E, desk: &Desk, prepare: &Prepare, error: VerifyError) -> Refusal {
+    let refusal = Refusal { message: error.to_string(), reason: error.reject_reason() };
+    if !matches!(error, VerifyError::ExecutionFeeBase { .. } | VerifyError::ExecutionFeeRate { .. }) {
+        return refusal;
+    }
+    let Ok(terms) = in_time(env, env.link().terms()).await else { return refusal };
+    let (now, charged) = (terms.execution_fee, prepare.execution_fee);
+    desk.note(|moment| moment.terms = Some(terms));
+    desk.ring();
+    if charged.base > now.base || charged.rate_ppm > now.rate_ppm {
+        return refusal;
+    }
+    Refusal::unknown(format!("the venue's fee rose since the order was placed: {}", refusal.message))
 }
 
 async fn best_height<E: TraderEnv>(env: &E) -> Result<BlockHeight, Refusal> {
@@ -171,12 +200,16 @@ pub(crate) async fn prepare<E: TraderEnv>(env: &E, desk: &Desk, prepare: Box<Pre
         Refusal::unknown(format!("it is unknown what became of the batch that was signed: {}", refusal.message))
     })?;
     let verified = verify(env, desk, &node, &prepare).await?;
+    desk.read(|book| check_new(book, &prepare))?;
     clean_up_earlier(env, desk, &verified.batch).await?;
     tracing::info!(batch = %prepare.batch_id, matches = verified.batch.matches().len(), "batch verified");
     for tier in verified.batch.unverified_tiers() {
         tracing::warn!(order = %tier.order, node = %tier.node, "tier unverified");
     }
     desk.note(|moment| moment.verified = Some(verified.clone()));
+    if desk.config.new_nodes_only {
+        funding::check_new(env, &verified.batch).await?;
+    }
     funding::prepare(env, &node, &verified.batch, deadline).await?;
     Ok(verified)
 }
@@ -322,7 +355,8 @@ async fn store_and_release<E: TraderEnv>(
     channels: BTreeMap<OutPoint, ChannelInfo>,
 ) -> Result<ClientMessage, Refusal> {
     let refused = |error: &dyn std::fmt::Display| Refusal::unknown(error.to_string());
-    let staged = staging::staged(&verified.batch, env.clock().now()).map_err(|error| refused(&error))?;
+    let staged =
+        staging::staged(&verified.batch, &verified.basis, env.clock().now()).map_err(|error| refused(&error))?;
     let (batch_id, transaction) = (staged.batch_id, staged.transaction.clone());
     let basis = verified.basis.clone();
     let mut events = verified.events();
@@ -336,36 +370,4 @@ async fn store_and_release<E: TraderEnv>(
         tracing::error!(%error, "the receipt does not cover the signatures");
         refused(&error)
     })
-}
-
-impl Verified {
-    /// Adds to the order log of its matches.
-    pub(crate) fn happened(&mut self, at: Timestamp, kind: OrderEventKind) {
-        self.log.push((at, kind));
-    }
-
-    /// The entries of the order log.
-    pub(crate) fn events(&self) -> Vec<Update> {
-        let batch = self.batch.prepare().batch_id;
-        let event = |(at, kind): &(Timestamp, OrderEventKind), matched: &VerifiedMatch| OrderEvent {
-            at: *at,
-            order: matched.ours,
-            batch,
-            theirs: matched.theirs,
-            units: matched.units,
-            kind: kind.clone(),
-        };
-        let unverified: BTreeSet<_> =
-            self.batch.unverified_tiers().iter().map(|tier| (tier.order, tier.node)).collect();
-        let mut entries = Vec::new();
-        for entry in &self.log {
-            for matched in self.batch.matches() {
-                entries.push(event(entry, matched));
-                if entry.1 == OrderEventKind::Prepared && unverified.contains(&(matched.ours, matched.node)) {
-                    entries.push(event(&(entry.0, OrderEventKind::TierUnverified), matched));
-                }
-            }
-        }
-        entries.into_iter().map(|entry| Update::Event(Box::new(entry))).collect()
-    }
 }

@@ -3,15 +3,16 @@
 //! Does: read rows, turn updates into rows, apply updates. Never does: write by itself; [`crate::receipt`] is the only
 //! writer. Invariant: after a commit the book equals what [`Book::from_rows`] reads from the store.
 
-use crate::machine::{AccountEvent, next};
-use bitcoin::{OutPoint, Transaction, Txid};
+use crate::machine::{AccountEvent, OrderFate, Transition, next, next_order};
+use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_ports::{Change, Row, StoreError, Timestamp};
-use tidegate_protocol::account::{Account, AccountVersion};
+use tidegate_protocol::account::{Account, AccountTerms, AccountVersion};
 use tidegate_protocol::fees::{ExecutionFee, reserved_for};
 use tidegate_protocol::keys::{AccountKey, BatchId, KeyDescriptor, NodeId, OrderNonce, PendingChannelId};
+use tidegate_protocol::label::Action;
 use tidegate_protocol::order::{OrderState, OwnOrder};
 use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion, SatPerKw, Sats, UnitCount, UnitError};
 use tidegate_protocol::verify::VerifiedBatch;
@@ -69,6 +70,8 @@ pub struct StagedMatch {
 pub struct StagedAccount {
     /// Output that the batch spends.
     pub spent: OutPoint,
+    /// What the script of that output depends on.
+    pub before: AccountTerms,
     /// The account afterwards.
     pub after: Account,
     /// Whether a new output exists.
@@ -139,6 +142,75 @@ impl StagedBatch {
     /// Whether this batch and another one spend an output in common, so that one at most confirms.
     pub fn conflicts_with(&self, other: &StagedBatch) -> bool {
         self.accounts.iter().any(|mine| other.accounts.iter().any(|theirs| mine.spent == theirs.spent))
+    }
+}
+
+/// What the owner did to an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChangeKind {
+    /// Added to it.
+    Deposit,
+    /// Paid from it.
+    Withdraw,
+    /// Moved its expiry.
+    Renew,
+    /// Ended it.
+    Close,
+}
+
+impl ChangeKind {
+    /// As the label of the transaction says it.
+    pub(crate) fn action(self) -> Action {
+        match self {
+            ChangeKind::Deposit => Action::Deposit,
+            ChangeKind::Withdraw => Action::Withdraw,
+            ChangeKind::Renew => Action::Renew,
+            ChangeKind::Close => Action::Close,
+        }
+    }
+}
+
+/// A change of an account by its owner: signed, stored, and not decided by the chain yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnChange {
+    /// What.
+    pub kind: ChangeKind,
+    /// The account as it was, and will be again should the change become impossible.
+    pub before: Account,
+    /// The account that the change makes; its latest transaction is the change, with all witnesses.
+    pub after: Account,
+    /// What the wallet notes beside the transaction.
+    pub label: String,
+    /// Chain fee.
+    pub fee: Sats,
+    /// Coins of the wallet that it spends besides the account, with their scripts.
+    pub coins: Vec<(OutPoint, ScriptBuf)>,
+    /// A coin of it was spent elsewhere: it is not published any more. It is kept, because a reorganisation of the
+    /// chain could make it possible again.
+    pub void: bool,
+    /// When it was signed.
+    pub signed_at: Timestamp,
+    /// Best height then.
+    pub height: BlockHeight,
+}
+
+impl OwnChange {
+    /// The signed transaction.
+    pub fn transaction(&self) -> &Transaction {
+        self.after.latest_tx.as_ref().expect("a change is made with its transaction, and read only with one")
+    }
+
+    /// Its name.
+    pub fn txid(&self) -> Txid {
+        self.transaction().compute_txid()
+    }
+
+    /// The account's output afterwards, when there is one.
+    pub fn next(&self) -> Option<OutPoint> {
+        match self.kind {
+            ChangeKind::Deposit | ChangeKind::Withdraw | ChangeKind::Renew => self.after.outpoint,
+            ChangeKind::Close => None,
+        }
     }
 }
 
@@ -263,8 +335,14 @@ pub(crate) enum Update {
     Node(NodeId),
     /// Removes a lease whose batch lost against another one on the chain.
     DropLease(OutPoint),
+    /// The owner's change is signed, or it is void.
+    Change(Box<OwnChange>),
+    /// The chain decided about the owner's change.
+    Unchange(Txid),
     /// Remembers, or forgets, an account that is being reserved.
     Reserving(Box<Option<Reserving>>),
+    /// When an order was made.
+    Placed(OrderNonce, Timestamp),
     /// Something of a proposal may be at the node.
     Remains(Box<Remains>),
     /// Nothing of this proposal is at the node any more, or its batch says what is.
@@ -294,12 +372,14 @@ const LEASE: &str = "lease";
 const BATCH: &str = "batch";
 const EVENT: &str = "event";
 const REMAINS: &str = "remains";
+const PLACED: &str = "placed";
+const CHANGE: &str = "change";
 const META: &str = "meta";
 const NODE_KEY: &str = "node";
 const RESERVING_KEY: &str = "reserving";
 
 /// Tables of a trader's store.
-pub const TABLES: [&str; 8] = [ACCOUNT, ORDER, STAGED, LEASE, BATCH, EVENT, REMAINS, META];
+pub const TABLES: [&str; 10] = [ACCOUNT, ORDER, STAGED, LEASE, BATCH, EVENT, REMAINS, CHANGE, META, PLACED];
 
 /// The durable state in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -308,8 +388,12 @@ pub struct Book {
     pub accounts: BTreeMap<AccountKey, Account>,
     /// Orders, archived ones too.
     pub orders: BTreeMap<OrderNonce, OwnOrder>,
+    /// When each order was made, as far as it is known.
+    pub placed: BTreeMap<OrderNonce, Timestamp>,
     /// Signed batches that are not settled by the chain, by transaction.
     pub staged: BTreeMap<Txid, StagedBatch>,
+    /// Changes by the owner that the chain has not decided, by transaction.
+    pub changes: BTreeMap<Txid, OwnChange>,
     /// What proposals may have left at the node, by transaction.
     pub remains: BTreeMap<Txid, Remains>,
     /// Leases by channel.
@@ -346,6 +430,11 @@ impl Book {
             BATCH => Update::Batch(parse(row)?),
             EVENT => Update::Event(parse(row)?),
             REMAINS => Update::Remains(parse(row)?),
+            PLACED => {
+                let (order, at) = parse(row)?;
+                Update::Placed(order, at)
+            }
+            CHANGE => Update::Change(Box::new(change(row)?)),
             META if row.key == NODE_KEY => Update::Node(parse(row)?),
             META => Update::Reserving(parse(row)?),
             _ => return Err(corrupt(row, "unknown table".into())),
@@ -374,7 +463,12 @@ impl Book {
             Update::DropLease(channel) => {
                 self.leases.remove(&channel);
             }
+            Update::Change(change) => self.changes.extend([(change.txid(), *change)]),
+            Update::Unchange(txid) => {
+                self.changes.remove(&txid);
+            }
             Update::Reserving(reserving) => self.reserving = *reserving,
+            Update::Placed(order, at) => self.placed.extend([(order, at)]),
             Update::Remains(remains) => self.remains.extend([(remains.txid, *remains)]),
             Update::Forget(txid) => {
                 self.remains.remove(&txid);
@@ -383,7 +477,7 @@ impl Book {
     }
 
     /// The rows that the updates are, in order.
-    pub(crate) fn changes(&self, updates: &[Update]) -> Vec<Change> {
+    pub(crate) fn rows(&self, updates: &[Update]) -> Vec<Change> {
         let mut number = self.events;
         let mut changes = Vec::with_capacity(updates.len());
         for update in updates {
@@ -393,6 +487,11 @@ impl Book {
             }
         }
         changes
+    }
+
+    /// The owner's changes of an account that the chain has not decided.
+    pub fn changes_of(&self, account: AccountKey) -> impl Iterator<Item = &OwnChange> {
+        self.changes.values().filter(move |change| change.after.key() == account)
     }
 
     /// Orders of an account that are still in the book of the venue.
@@ -405,8 +504,13 @@ impl Book {
     /// # Errors
     /// [`UnitError`] when the sum does not fit.
     pub fn reserved(&self, account: &Account) -> Result<Sats, UnitError> {
+        self.reserved_without(account, None)
+    }
+
+    /// As [`Book::reserved`], as if this order was not there.
+    pub(crate) fn reserved_without(&self, account: &Account, without: Option<OrderNonce>) -> Result<Sats, UnitError> {
         let mut sum = Sats::ZERO;
-        for own in self.active_orders(account.key()) {
+        for own in self.active_orders(account.key()).filter(|own| Some(own.order.nonce) != without) {
             let needed = reserved_for(own, &own.fee_ceiling, account.terms.version)?;
             sum = sum.checked_add(needed).ok_or(UnitError::Overflow("reserved value"))?;
         }
@@ -419,6 +523,15 @@ impl Book {
         let state = next(account.state, event).state(account.state)?;
         tracing::debug!(account = %key, from = ?account.state, to = ?state, ?event, "account event");
         Some(Account { state, ..account.clone() })
+    }
+
+    /// The order after something happened to it, when that changes it.
+    pub(crate) fn order_after(&self, nonce: OrderNonce, fate: OrderFate) -> Option<OwnOrder> {
+        let own = self.orders.get(&nonce)?;
+        match next_order(own.state, fate) {
+            Transition::To(state) => Some(OwnOrder { state, ..own.clone() }),
+            Transition::Stay(_) | Transition::Illegal => None,
+        }
     }
 
     /// The signed batch that the venue may still make final for these accounts.
@@ -442,7 +555,10 @@ impl Update {
             Update::Event(_) => format!("{number:020}"),
             Update::Node(_) => NODE_KEY.into(),
             Update::DropLease(channel) => channel.to_string(),
+            Update::Change(change) => change.txid().to_string(),
+            Update::Unchange(txid) => txid.to_string(),
             Update::Reserving(_) => RESERVING_KEY.into(),
+            Update::Placed(order, _) => order.to_string(),
             Update::Remains(remains) => remains.txid.to_string(),
             Update::Forget(txid) => txid.to_string(),
         }
@@ -460,7 +576,10 @@ impl Update {
             Update::Event(row) => put(EVENT, key, row),
             Update::Node(row) => put(META, key, row),
             Update::DropLease(_) => Change::Delete { table: LEASE, key },
+            Update::Change(row) => put(CHANGE, key, row),
+            Update::Unchange(_) => Change::Delete { table: CHANGE, key },
             Update::Reserving(row) => put(META, key, row),
+            Update::Placed(order, at) => put(PLACED, key, &(order, at)),
             Update::Remains(row) => put(REMAINS, key, row),
             Update::Forget(_) => Change::Delete { table: REMAINS, key },
         }
@@ -476,6 +595,15 @@ fn parse<T: DeserializeOwned>(row: &Row) -> Result<T, StoreError> {
     serde_json::from_str(&row.value).map_err(|error| corrupt(row, error.to_string()))
 }
 
+/// A change without its transaction would have nothing to publish.
+fn change(row: &Row) -> Result<OwnChange, StoreError> {
+    let change: OwnChange = parse(row)?;
+    if change.after.latest_tx.is_none() {
+        return Err(corrupt(row, "the change has no transaction".into()));
+    }
+    Ok(change)
+}
+
 fn corrupt(row: &Row, reason: String) -> StoreError {
     StoreError::Corrupt { table: row.table.clone(), key: row.key.clone(), reason }
 }
@@ -486,7 +614,7 @@ mod tests {
     use crate::fixtures;
 
     fn rows(book: &Book, updates: &[Update]) -> Vec<Row> {
-        let rows = book.changes(updates).into_iter().map(|change| match change {
+        let rows = book.rows(updates).into_iter().map(|change| match change {
             Change::Put { table, key, value } => Row { table: table.into(), key, value },
             Change::Delete { .. } => panic!("only puts here"),
         });
@@ -517,7 +645,9 @@ mod tests {
                 settlement: Settlement::Chain,
                 settled_at: Timestamp(9),
             })),
+            Update::Placed(fixtures::nonce(1), Timestamp(5)),
             Update::Remains(Box::new(Remains::of_staged(&staged))),
+            Update::Change(Box::new(fixtures::own_change(2, ChangeKind::Withdraw))),
             Update::Stage(Box::new(staged)),
             Update::Event(Box::new(event.clone())),
             Update::Event(Box::new(event)),

@@ -1,15 +1,12 @@
-//! What a trader is told when it starts, and what it says of itself.
+//! What a trader is told: its settings, and what its owner asks of it.
 
 use tidegate_protocol::batch::BatchVersion;
 use tidegate_protocol::units::{BlockCount, RatePerBillion, SatPerKw, Sats, UnitCount};
 
-use crate::book::Lease;
-use bitcoin::ScriptBuf;
-use std::collections::{BTreeMap, BTreeSet};
-use tidegate_ports::{Sequence, Terms};
+use bitcoin::{ScriptBuf, TxOut, Txid};
 use tidegate_protocol::account::{Account, AccountVersion};
-use tidegate_protocol::keys::{AccountKey, BatchId, NodeId};
-use tidegate_protocol::order::{AuctionType, OrderChannelType, OrderSide, OwnOrder};
+use tidegate_protocol::keys::{AccountKey, NodeId};
+use tidegate_protocol::order::{AuctionType, OrderChannelType, OrderSide};
 use tidegate_protocol::units::BlockHeight;
 
 /// Settings of a trader.
@@ -28,10 +25,32 @@ pub struct TraderConfig {
     /// Refuse a batch that matches a bid which asks for a rated node with one whose rating is not known; otherwise the
     /// order log says so.
     pub reject_unrated: bool,
+    /// Refuse matches with nodes with whom our node has a channel already, or one that is being opened.
+    pub new_nodes_only: bool,
+    /// What becomes of an order when the venue's fee rises above what it agreed to: it would never be matched.
+    pub on_fee_rise: FeeRise,
+    /// Place the rest of a partly filled order again when the venue dropped it, e.g. because it lost its book.
+    pub resubmit_remainders: bool,
+    /// Pause between two looks at the venue's terms while connected, in milliseconds.
+    pub terms_poll_ms: u64,
+    /// Blocks after which a transaction of ours that is still unconfirmed is called stuck.
+    pub stuck_blocks: BlockCount,
+    /// Blocks after which an unconfirmed transaction of ours is handed to the network again.
+    pub rebroadcast_blocks: BlockCount,
+}
+
+/// What becomes of an order whose fee ceiling the venue's terms have outgrown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeeRise {
+    /// It is cancelled.
+    Cancel,
+    /// It is replaced by one that agrees to the new fee, with the units that are left.
+    Resign,
 }
 
 impl Default for TraderConfig {
-    /// Batch version 58, phases of 15 s, pauses of 5 s to 60 s, 6 blocks, unrated nodes accepted.
+    /// Batch version 58, phases of 15 s, pauses of 5 s to 60 s, 6 blocks, unrated and known nodes accepted; orders are cancelled
+    /// when fees rise, remainders placed again, terms polled every minute; stuck after 12 blocks, published again every 6.
     fn default() -> TraderConfig {
         TraderConfig {
             batch_version: BatchVersion(58),
@@ -40,6 +59,12 @@ impl Default for TraderConfig {
             reconnect_max_ms: 60_000,
             fee_conf_target: 6,
             reject_unrated: false,
+            new_nodes_only: false,
+            on_fee_rise: FeeRise::Cancel,
+            resubmit_remainders: true,
+            terms_poll_ms: 60_000,
+            stuck_blocks: BlockCount::new(12),
+            rebroadcast_blocks: BlockCount::new(6),
         }
     }
 }
@@ -62,10 +87,111 @@ pub struct OpenAccount {
 pub struct CloseAccount {
     /// Account.
     pub account: AccountKey,
-    /// Fee rate of the closing transaction; an estimate when absent.
-    pub fee_rate: Option<SatPerKw>,
-    /// Where the money goes; a fresh address of the node's wallet when absent.
-    pub to: Option<ScriptBuf>,
+    /// Where the money goes.
+    pub to: CloseTo,
+}
+
+/// Where the money of a closed account goes.
+///
+/// # Source
+/// Protocol notes, accounts §7 "Destination forms".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloseTo {
+    /// All of it to one output, which bears the fee.
+    Output {
+        /// Its script; a fresh address of the node's wallet when absent.
+        script: Option<ScriptBuf>,
+        /// Fee rate of the closing transaction; an estimate when absent.
+        fee_rate: Option<SatPerKw>,
+    },
+    /// To these outputs, at least one; what they leave is the fee.
+    Outputs(Vec<TxOut>),
+}
+
+impl CloseAccount {
+    /// A close to a fresh address of the node's wallet at an estimated fee rate.
+    pub fn to_wallet(account: AccountKey) -> CloseAccount {
+        CloseAccount { account, to: CloseTo::Output { script: None, fee_rate: None } }
+    }
+}
+
+/// More money for an account, from the node's wallet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DepositAccount {
+    /// Account; it must be open.
+    pub account: AccountKey,
+    /// What is added, in satoshi.
+    pub amount: Sats,
+    /// Fee rate, at least 253 sat/kW; rounded down to whole sat/vB for the wallet's part.
+    pub fee_rate: SatPerKw,
+    /// New expiry; nothing keeps the old.
+    pub expiry: Option<BlockHeight>,
+    /// New script version; nothing means the newest one that the node can sign for.
+    pub version: Option<AccountVersion>,
+}
+
+/// Money out of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WithdrawAccount {
+    /// Account; it must be open.
+    pub account: AccountKey,
+    /// Where the money goes, at least one output.
+    pub outputs: Vec<TxOut>,
+    /// Fee rate, at least 253 sat/kW; the account bears the fee.
+    pub fee_rate: SatPerKw,
+    /// New expiry; nothing keeps the old.
+    pub expiry: Option<BlockHeight>,
+    /// New script version; nothing means the newest one that the node can sign for.
+    pub version: Option<AccountVersion>,
+}
+
+/// A later expiry for an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RenewAccount {
+    /// Account; it must be open or expired.
+    pub account: AccountKey,
+    /// Fee rate, at least 253 sat/kW; the account bears the fee.
+    pub fee_rate: SatPerKw,
+    /// New expiry.
+    pub expiry: BlockHeight,
+    /// New script version; nothing means the newest one that the node can sign for.
+    pub version: Option<AccountVersion>,
+}
+
+/// A higher fee for the unconfirmed transaction of an account, paid by a child of the node's wallet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BumpAccount {
+    /// Account; its funding, change or close must be unconfirmed.
+    pub account: AccountKey,
+    /// Fee rate of the transaction and its child together; rounded down to whole sat/vB.
+    pub fee_rate: SatPerKw,
+}
+
+/// A question: what would it cost to fund an account?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuoteAccount {
+    /// Value.
+    pub value: Sats,
+    /// Blocks within which the funding shall confirm, at least 1.
+    pub conf_target: u32,
+}
+
+/// What it would cost to fund an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountQuote {
+    /// Fee rate of the funding.
+    pub fee_rate: SatPerKw,
+    /// Its fee.
+    pub fee: Sats,
+}
+
+/// A change of an account that was signed and stored. Its transaction is published until the chain knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Modified {
+    /// The account as it is now: pending.
+    pub account: Account,
+    /// The transaction.
+    pub txid: Txid,
 }
 
 /// A new order.
@@ -91,39 +217,8 @@ pub struct NewOrder {
     pub allowed_nodes: Vec<NodeId>,
     /// Nodes that may not be matched.
     pub denied_nodes: Vec<NodeId>,
+    /// The venue may tell others of it.
+    pub public: bool,
     /// Ask or bid.
     pub side: OrderSide,
-}
-
-/// What a trader has and does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// All accounts, closed ones too.
-    pub accounts: Vec<Account>,
-    /// All orders, archived ones too.
-    pub orders: Vec<OwnOrder>,
-    /// All leases, by channel.
-    pub leases: Vec<Lease>,
-    /// Account → value that its active orders could cost at worst.
-    pub reserved: BTreeMap<AccountKey, Sats>,
-    /// At least one account takes part in batches.
-    pub subscribed: bool,
-    /// Accounts that take part in batches.
-    pub subscribed_accounts: BTreeSet<AccountKey>,
-    /// The batch stream is open.
-    pub connected: bool,
-    /// Signed batches that are not settled.
-    pub pending_batches: Vec<BatchId>,
-    /// Orders whose state at the venue is not known.
-    pub unsure_orders: usize,
-    /// Our node, once known.
-    pub node: Option<NodeId>,
-    /// The venue's terms when last asked.
-    pub terms: Option<Terms>,
-    /// Best height, once known.
-    pub best_height: Option<BlockHeight>,
-    /// Entries of the order log.
-    pub events_count: u64,
-    /// Number of the store's last commit that this status was read from.
-    pub sequence: Sequence,
 }

@@ -4,18 +4,19 @@
 //! across an await; they change it only by sending an edit to the writer, which judges it against the book as it is
 //! then, makes it durable, and only then true. A flow that is cut loses its answer, never a commit.
 
-use crate::batch::Verified;
 use crate::book::{Book, Update};
 use crate::config::TraderConfig;
 use crate::error::Halt;
 use crate::receipt::{self, Receipt};
+use crate::verified::Verified;
+use bitcoin::Txid;
 use core::convert::Infallible;
 use core::future::{pending, poll_fn};
 use futures_channel::{mpsc, oneshot};
 use futures_util::StreamExt;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tidegate_ports::{Clock, NodeInfo, Sequence, Store, Terms, Timestamp};
+use tidegate_ports::{Clock, NodeError, NodeInfo, Sequence, Store, Terms, Timestamp};
 use tidegate_protocol::account::Account;
 use tidegate_protocol::batch::BatchVersion;
 use tidegate_protocol::keys::{AccountKey, OrderNonce};
@@ -42,6 +43,16 @@ pub(crate) struct Moment {
     pub(crate) subscribed: BTreeSet<AccountKey>,
     /// Orders whose state at the venue is unknown.
     pub(crate) unsure: BTreeSet<OrderNonce>,
+    /// Orders on their way to the venue: that it does not know one of them yet says nothing.
+    pub(crate) sending: BTreeSet<OrderNonce>,
+    /// Accounts for which the venue did not answer a handshake in time: the others come first.
+    pub(crate) silent: BTreeSet<AccountKey>,
+    /// Partly filled orders that the venue dropped, and whose rest is to be placed again.
+    pub(crate) dropped: BTreeSet<OrderNonce>,
+    /// Orders that were ended, or signed anew, because the venue's fee rose above what they agreed to.
+    pub(crate) outgrown: u64,
+    /// Transactions of ours that the node refused when they were published last, and why.
+    pub(crate) refused: BTreeMap<Txid, String>,
     /// Accounts that the venue did not know when we subscribed them.
     pub(crate) unannounced: BTreeSet<AccountKey>,
     /// The batch under way, once it is verified and until it is signed or refused.
@@ -98,6 +109,14 @@ impl Desk {
     /// Changes what is known for the moment.
     pub(crate) fn note<T>(&self, note: impl FnOnce(&mut Moment) -> T) -> T {
         note(&mut self.lock().moment)
+    }
+
+    /// Remembers whether the node took a transaction of ours.
+    pub(crate) fn published(&self, txid: Txid, refusal: Option<&NodeError>) {
+        self.note(|moment| match refusal {
+            Some(error) => moment.refused.insert(txid, error.to_string()),
+            None => moment.refused.remove(&txid),
+        });
     }
 
     /// The account, as the book has it now.
@@ -210,7 +229,7 @@ impl Desk {
             let Some(write) = writes.next().await else { return pending().await };
             let edited = {
                 let state = self.lock();
-                (write.edit)(&state.book).map(|updates| (state.book.changes(&updates), updates))
+                (write.edit)(&state.book).map(|updates| (state.book.rows(&updates), updates))
             };
             let Some((changes, updates)) = edited else { continue };
             match receipt::commit(store, sequence, &changes, &updates).await {

@@ -4,6 +4,7 @@ use thiserror::Error;
 use tidegate_ports::{LinkError, NodeError, StoreError};
 use tidegate_protocol::account::{AccountState, AccountVersion};
 use tidegate_protocol::keys::{AccountKey, KeyError, OrderNonce};
+use tidegate_protocol::modification::ModificationError;
 use tidegate_protocol::order::{OrderError, OrderState};
 use tidegate_protocol::spend::SpendError;
 use tidegate_protocol::units::{BlockCount, SatPerKw, Sats, UnitError};
@@ -235,6 +236,9 @@ pub enum CloseError {
     /// The closing transaction cannot be made.
     #[error(transparent)]
     Spend(#[from] SpendError),
+    /// The account cannot be closed like this.
+    #[error(transparent)]
+    Change(ModificationError),
     /// The venue.
     #[error(transparent)]
     Venue(#[from] LinkError),
@@ -258,12 +262,152 @@ impl CloseError {
         match self {
             CloseError::Unknown(_) | CloseError::State(_) | CloseError::ActiveOrders(_) => Reaction::DropIntent,
             CloseError::FeeRate(_) | CloseError::Spend(_) | CloseError::Key(_) => Reaction::DropIntent,
+            CloseError::Change(_) => Reaction::DropIntent,
             CloseError::InBatch | CloseError::Changed => Reaction::Retry,
             CloseError::Venue(error) => link_reaction(error),
             CloseError::Node(error) => node_reaction(error),
             CloseError::BadSignature => Reaction::HaltTrading,
             CloseError::Release(error) => error.reaction(),
             CloseError::Gone(error) => error.reaction(),
+        }
+    }
+}
+
+/// Why an account was not changed by its owner. No signature of ours left, and the account is as it was; coins that the
+/// wallet kept for it are released.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ModifyError {
+    /// Not ours.
+    #[error("account {0} is unknown")]
+    Unknown(AccountKey),
+    /// Fee rate below the floor of 253 sat/kW.
+    #[error("a fee rate of {0} is below the floor of 253 sat/kW")]
+    FeeRate(SatPerKw),
+    /// The account would hold less than its orders could cost.
+    #[error("the account would hold {left}, but its orders could cost {reserved}: cancel some first")]
+    Reserved {
+        /// Reserved for active orders.
+        reserved: Sats,
+        /// What would be left.
+        left: Sats,
+    },
+    /// A batch that spends the account was signed and is not settled.
+    #[error("a batch with this account is under way: try again when it is settled")]
+    InBatch,
+    /// The account changed while the change was being signed.
+    #[error("the account changed meanwhile: try again")]
+    Changed,
+    /// The venue's half of the signature is not valid.
+    #[error("the venue's signature of the change is not valid")]
+    BadSignature,
+    /// The node signed something else, or not all of it.
+    #[error("the node did not sign the transaction that it was given: {0}")]
+    BadTransaction(&'static str),
+    /// The account cannot be changed like this.
+    #[error(transparent)]
+    Change(#[from] ModificationError),
+    /// The venue.
+    #[error(transparent)]
+    Venue(#[from] LinkError),
+    /// The node.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The keys do not make a script.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A quantity.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    /// A signature was about to leave without a commit.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    /// The trader ended.
+    #[error(transparent)]
+    Gone(#[from] Gone),
+}
+
+impl ModifyError {
+    /// What the caller does.
+    pub fn reaction(&self) -> Reaction {
+        match self {
+            ModifyError::Unknown(_) | ModifyError::FeeRate(_) | ModifyError::Reserved { .. } => Reaction::DropIntent,
+            ModifyError::Change(_) | ModifyError::Key(_) | ModifyError::Unit(_) => Reaction::DropIntent,
+            ModifyError::InBatch | ModifyError::Changed => Reaction::Retry,
+            ModifyError::Venue(error) => link_reaction(error),
+            ModifyError::Node(error) => node_reaction(error),
+            ModifyError::BadSignature | ModifyError::BadTransaction(_) => Reaction::HaltTrading,
+            ModifyError::Release(error) => error.reaction(),
+            ModifyError::Gone(error) => error.reaction(),
+        }
+    }
+}
+
+/// Why the fee of an unconfirmed transaction was not raised.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BumpError {
+    /// Not ours.
+    #[error("account {0} is unknown")]
+    Unknown(AccountKey),
+    /// No transaction of ours is unconfirmed in this state.
+    #[error("an account in state {0:?} has no unconfirmed transaction whose fee we may raise")]
+    State(AccountState),
+    /// None of its outputs belongs to the node's wallet.
+    #[error("no output of {0} belongs to the node's wallet: nothing of ours can pay for it")]
+    NoOutput(Txid),
+    /// The node.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The trader ended.
+    #[error(transparent)]
+    Gone(#[from] Gone),
+}
+
+impl BumpError {
+    /// What the caller does.
+    pub fn reaction(&self) -> Reaction {
+        match self {
+            BumpError::Unknown(_) | BumpError::State(_) | BumpError::NoOutput(_) => Reaction::DropIntent,
+            BumpError::Node(error) => node_reaction(error),
+            BumpError::Gone(error) => error.reaction(),
+        }
+    }
+}
+
+/// Why a question about costs was not answered.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum QuoteError {
+    /// Value outside the limits.
+    #[error("an account holds {min} to {max}, not {found}")]
+    Value {
+        /// Smallest.
+        min: Sats,
+        /// Largest, by the venue's terms.
+        max: Sats,
+        /// Wanted.
+        found: Sats,
+    },
+    /// A confirmation target of no blocks.
+    #[error("a confirmation target of 0 blocks cannot be met")]
+    Target,
+    /// The venue.
+    #[error(transparent)]
+    Venue(#[from] LinkError),
+    /// The node.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The trader ended.
+    #[error(transparent)]
+    Gone(#[from] Gone),
+}
+
+impl QuoteError {
+    /// What the caller does.
+    pub fn reaction(&self) -> Reaction {
+        match self {
+            QuoteError::Value { .. } | QuoteError::Target => Reaction::DropIntent,
+            QuoteError::Venue(error) => link_reaction(error),
+            QuoteError::Node(error) => node_reaction(error),
+            QuoteError::Gone(error) => error.reaction(),
         }
     }
 }
@@ -286,6 +430,17 @@ pub enum SubmitError {
     /// The order wants a channel that is usable unconfirmed, which node or order cannot give.
     #[error("zero-conf needs a node that advertises it and an anchor-type channel (script enforced or taproot)")]
     ZeroConf,
+    /// The order wants a simple taproot channel, which the node does not offer.
+    #[error("simple taproot channels need a node that advertises them")]
+    Taproot,
+    /// The order is larger than the channels that the node offers.
+    #[error("an order above {max} needs a node that advertises large channels, this one is of {found}")]
+    LargeChannel {
+        /// Largest order without them.
+        max: Sats,
+        /// Wanted.
+        found: Sats,
+    },
     /// The worst case of all orders exceeds the account.
     #[error("the account's orders could cost {needed}, but it holds {available}")]
     Funds {
@@ -330,6 +485,7 @@ impl SubmitError {
         match self {
             SubmitError::UnknownAccount(_) | SubmitError::UnknownDuration(_) => Reaction::DropIntent,
             SubmitError::AccountState(_) | SubmitError::Order(_) | SubmitError::ZeroConf => Reaction::DropIntent,
+            SubmitError::Taproot | SubmitError::LargeChannel { .. } => Reaction::DropIntent,
             SubmitError::Funds { .. } | SubmitError::Refused { .. } | SubmitError::Unit(_) => Reaction::DropIntent,
             // A second order would be a second commitment: the first one is asked for until it is known.
             SubmitError::OutcomeUnknown { .. } => Reaction::DropIntent,
@@ -367,6 +523,31 @@ impl CancelError {
             CancelError::Unknown(_) | CancelError::Archived(_) | CancelError::NoPreimage => Reaction::DropIntent,
             CancelError::Venue(error) => link_reaction(error),
             CancelError::Gone(error) => error.reaction(),
+        }
+    }
+}
+
+/// Why an order was not replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ReplaceError {
+    /// The old one cannot be cancelled; nothing was placed.
+    #[error("the order is not cancelled: {0}")]
+    Cancel(#[from] CancelError),
+    /// The new one was not placed.
+    #[error("the new order is not placed: {0}")]
+    Submit(#[from] SubmitError),
+    /// The trader ended.
+    #[error(transparent)]
+    Gone(#[from] Gone),
+}
+
+impl ReplaceError {
+    /// What the caller does.
+    pub fn reaction(&self) -> Reaction {
+        match self {
+            ReplaceError::Cancel(error) => error.reaction(),
+            ReplaceError::Submit(error) => error.reaction(),
+            ReplaceError::Gone(error) => error.reaction(),
         }
     }
 }

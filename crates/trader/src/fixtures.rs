@@ -1,6 +1,6 @@
 //! Hand-made values for this crate's tests.
 
-use crate::book::{Lease, StagedAccount, StagedBatch, StagedMatch, StagedOrder, Standing};
+use crate::book::{ChangeKind, Lease, OwnChange, StagedAccount, StagedBatch, StagedMatch, StagedOrder, Standing};
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
@@ -81,6 +81,51 @@ pub(crate) fn closing_account(seed: u8) -> Account {
     Account { state: AccountState::PendingClosed, value: Sats::ZERO, latest_tx, ..account(seed) }
 }
 
+/// A change of the account of this seed, not confirmed yet; a deposit spends the coin at [`outpoint`]`(200)`.
+pub(crate) fn own_change(seed: u8, kind: ChangeKind) -> OwnChange {
+    let before = account(seed);
+    let mut transaction = spend_of(outpoint(seed));
+    let script = ScriptBuf::from_bytes([vec![0x00, 0x14], vec![9; 20]].concat());
+    let coins = match kind {
+        ChangeKind::Deposit => vec![(outpoint(200), script)],
+        ChangeKind::Withdraw | ChangeKind::Renew | ChangeKind::Close => Vec::new(),
+    };
+    for (coin, _) in &coins {
+        transaction.input.push(TxIn { previous_output: *coin, ..transaction.input[0].clone() });
+    }
+    transaction.input.iter_mut().for_each(|input| input.witness = Witness::from_slice(&[[1u8; 64]]));
+    let terms = before.terms.next().unwrap();
+    if kind != ChangeKind::Close {
+        transaction.output = vec![terms.output(Sats::constant(800_000)).unwrap()];
+    }
+    let txid = transaction.compute_txid();
+    let latest_tx = Some(transaction);
+    let after = match kind {
+        ChangeKind::Close => {
+            Account { state: AccountState::PendingClosed, value: Sats::ZERO, latest_tx, ..before.clone() }
+        }
+        ChangeKind::Deposit | ChangeKind::Withdraw | ChangeKind::Renew => Account {
+            terms,
+            state: AccountState::PendingUpdate,
+            value: Sats::constant(800_000),
+            outpoint: Some(OutPoint::new(txid, 0)),
+            latest_tx,
+            ..before.clone()
+        },
+    };
+    OwnChange {
+        kind,
+        before,
+        after,
+        label: "poold -- {}".into(),
+        fee: Sats::constant(200),
+        coins,
+        void: false,
+        signed_at: Timestamp(1),
+        height: BlockHeight::new(700),
+    }
+}
+
 /// A submitted ask of 5 units on the account of the same seed.
 pub(crate) fn own_ask(seed: u8) -> OwnOrder {
     OwnOrder {
@@ -150,7 +195,7 @@ pub(crate) fn staged_batch() -> StagedBatch {
         fee_rate: SatPerKw::new(500),
         execution_fee: ExecutionFee { base: Sats::constant(1), rate_ppm: 1_000 },
         prices: BTreeMap::from([(BlockCount::new(2016), RatePerBillion::new(800))]),
-        accounts: vec![StagedAccount { spent, after, recreated: true }],
+        accounts: vec![StagedAccount { spent, before: account(1).terms, after, recreated: true }],
         orders: vec![StagedOrder {
             nonce: nonce(1),
             state: OrderState::PartiallyFilled,

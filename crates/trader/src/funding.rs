@@ -5,7 +5,7 @@ use bitcoin::OutPoint;
 use futures_util::future::{Either, join_all, select};
 use futures_util::{FutureExt, pin_mut, select_biased};
 use std::collections::{BTreeMap, BTreeSet};
-use tidegate_ports::{Channels, Clock, NodeError, NodeInfo, Timestamp, TraderEnv};
+use tidegate_ports::{Channels, Clock, NodeData, NodeError, NodeInfo, Timestamp, TraderEnv};
 use tidegate_protocol::batch::{ChannelInfo, MatchRejectCode, RejectReason};
 use tidegate_protocol::keys::{NodeId, OrderNonce};
 use tidegate_protocol::order::NodeAddress;
@@ -26,12 +26,13 @@ impl Refusal {
 
     /// These matches could not be funded; all others could.
     pub(crate) fn partial(failed: BTreeMap<OrderNonce, String>) -> Refusal {
-        let count = failed.len();
-        let matches = failed.into_iter().map(|(theirs, text)| (theirs, (MatchRejectCode::ChannelFundingFailed, text)));
-        Refusal {
-            message: format!("{count} channels could not be funded"),
-            reason: RejectReason::Partial(matches.collect()),
-        }
+        let message = format!("{} channels could not be funded", failed.len());
+        Refusal::matches(message, MatchRejectCode::ChannelFundingFailed, failed)
+    }
+
+    fn matches(message: String, code: MatchRejectCode, failed: BTreeMap<OrderNonce, String>) -> Refusal {
+        let matches = failed.into_iter().map(|(theirs, text)| (theirs, (code, text)));
+        Refusal { message, reason: RejectReason::Partial(matches.collect()) }
     }
 }
 
@@ -69,6 +70,26 @@ fn is_onion(node: &NodeInfo) -> bool {
         host.ends_with(".onion")
     };
     node.addresses.iter().any(onion)
+}
+
+/// Refuses the matches with nodes with whom our node has a channel already, when only new ones are wanted.
+///
+/// # Errors
+/// [`Refusal`]: partial for those matches, else a failure of our own.
+///
+/// # Source
+/// Protocol notes, channels §4 step 2.
+pub(crate) async fn check_new<E: TraderEnv>(env: &E, batch: &VerifiedBatch) -> Result<(), Refusal> {
+    let peers = env.node().channel_peers().await;
+    let peers = peers.map_err(|error| Refusal::unknown(format!("peers with channels: {error}")))?;
+    let known = batch.matches().iter().filter(|matched| peers.contains(&matched.node));
+    let known: BTreeMap<_, _> =
+        known.map(|matched| (matched.theirs, "there is a channel with this node already".to_owned())).collect();
+    if known.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{} matches are with nodes that we have channels with", known.len());
+    Err(Refusal::matches(message, MatchRejectCode::DuplicatePeer, known))
 }
 
 /// First phase: registers shims and rules of our bids, and reaches every maker that we take from.
@@ -210,6 +231,8 @@ mod tests {
             best_height: Default::default(),
             synced: true,
             zero_conf: false,
+            taproot_channels: false,
+            large_channels: false,
             version: String::new(),
         };
         assert!(!is_onion(&node(&[])));

@@ -9,8 +9,11 @@
 mod accounts;
 mod batch;
 mod book;
+mod changes;
 mod close;
+mod command;
 mod config;
+mod cosign;
 mod desk;
 mod error;
 #[cfg(test)]
@@ -23,17 +26,27 @@ mod pending;
 mod receipt;
 mod run;
 mod staging;
+mod status;
+mod stuck;
 mod subscribe;
 mod upkeep;
+mod verified;
 mod watch;
 
 pub use book::{
-    BatchRecord, Book, Lease, OrderEvent, OrderEventKind, Remains, Reserving, Settlement, StagedAccount, StagedBatch,
-    StagedMatch, StagedOrder, Standing, TABLES,
+    BatchRecord, Book, ChangeKind, Lease, OrderEvent, OrderEventKind, OwnChange, Remains, Reserving, Settlement,
+    StagedAccount, StagedBatch, StagedMatch, StagedOrder, Standing, TABLES,
 };
-pub use config::{CloseAccount, NewOrder, OpenAccount, Status, TraderConfig};
-pub use error::{CancelError, CloseError, Gone, Halt, OpenError, Reaction, ReleaseError, SubmitError};
-pub use handle::{Handle, trader};
-pub use machine::{AccountEvent, Transition, next};
-pub use receipt::{CommittedSpend, Receipt, ReleasedClose, release_batch, release_close};
-pub use run::Trader;
+pub use config::{
+    AccountQuote, BumpAccount, CloseAccount, CloseTo, DepositAccount, FeeRise, Modified, NewOrder, OpenAccount,
+    QuoteAccount, RenewAccount, TraderConfig, WithdrawAccount,
+};
+pub use error::{
+    BumpError, CancelError, CloseError, Gone, Halt, ModifyError, OpenError, QuoteError, Reaction, ReleaseError,
+    ReplaceError, SubmitError,
+};
+pub use handle::Handle;
+pub use machine::{AccountEvent, OrderFate, Transition, next, next_order};
+pub use receipt::{CommittedSpend, Receipt, Released, release_batch, release_change};
+pub use run::{Trader, trader};
+pub use status::{Status, Stuck, Waiting};

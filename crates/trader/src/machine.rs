@@ -1,8 +1,9 @@
-//! The life of an account as a table: what each event does in each state.
+//! The lives of accounts and orders as tables: what each event does in each state.
 //!
 //! Does: name every transition. Never does: read or write anything.
 
 use tidegate_protocol::account::AccountState;
+use tidegate_protocol::order::OrderState;
 
 /// Something that happens to an account.
 ///
@@ -37,20 +38,38 @@ pub enum AccountEvent {
     SpentForGood,
 }
 
-/// What an event does to an account.
+/// Something that happens to an order.
+///
+/// # Source
+/// Protocol notes, batch §1 and §10.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transition {
-    /// The account gets this state.
-    To(AccountState),
+pub enum OrderFate {
+    /// A batch is final that fills a part of it.
+    PartlyFilled,
+    /// A batch is final that leaves nothing of it, or less than its smallest match.
+    Filled,
+    /// Its owner cancelled it.
+    Cancelled,
+    /// Its account ended.
+    AccountEnded,
+    /// The venue refused it, or does not know it.
+    Dropped,
+}
+
+/// What an event does to an account, or to an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transition<State = AccountState> {
+    /// It gets this state.
+    To(State),
     /// Nothing changes, for this reason.
     Stay(&'static str),
     /// The event cannot happen in this state.
     Illegal,
 }
 
-impl Transition {
+impl<State> Transition<State> {
     /// The new state, when the event is legal: the same one for [`Transition::Stay`].
-    pub fn state(self, current: AccountState) -> Option<AccountState> {
+    pub fn state(self, current: State) -> Option<State> {
         match self {
             Transition::To(state) => Some(state),
             Transition::Stay(_) => Some(current),
@@ -65,8 +84,8 @@ use Transition::{Illegal, Stay, To};
 /// The transition table.
 ///
 /// # Source
-/// Protocol notes, accounts §3. A final batch may also overtake an expiry or a close of ours: only the chain decides
-/// which of two spends of one output comes true.
+/// Protocol notes, accounts §3. A final batch may also overtake an expiry, a change or a close of ours: only the chain
+/// decides which of two spends of one output comes true.
 pub fn next(state: AccountState, event: AccountEvent) -> Transition {
     match event {
         AccountEvent::Funded => match state {
@@ -113,6 +132,36 @@ pub fn next(state: AccountState, event: AccountEvent) -> Transition {
     }
 }
 
+/// The transition table of orders.
+///
+/// # Source
+/// Protocol notes, batch §10. What is left of an order that is at rest stays so when a batch that was signed before
+/// becomes final: nothing is reserved for it any more.
+pub fn next_order(state: OrderState, fate: OrderFate) -> Transition<OrderState> {
+    use OrderState as O;
+    match fate {
+        OrderFate::PartlyFilled => match state {
+            O::Submitted | O::Cleared | O::PartiallyFilled => To(O::PartiallyFilled),
+            O::Executed | O::Canceled | O::Expired | O::Failed => Stay("at rest"),
+        },
+        OrderFate::Filled => match state {
+            O::Submitted | O::Cleared | O::PartiallyFilled => To(O::Executed),
+            O::Canceled | O::Expired | O::Failed => To(O::Executed),
+            O::Executed => Stay("already filled"),
+        },
+        OrderFate::Cancelled => order_ends(state, O::Canceled),
+        OrderFate::AccountEnded => order_ends(state, O::Expired),
+        OrderFate::Dropped => order_ends(state, O::Failed),
+    }
+}
+
+fn order_ends(state: OrderState, end: OrderState) -> Transition<OrderState> {
+    match state {
+        OrderState::Submitted | OrderState::Cleared | OrderState::PartiallyFilled => To(end),
+        OrderState::Executed | OrderState::Canceled | OrderState::Expired | OrderState::Failed => Stay("at rest"),
+    }
+}
+
 fn confirmed(state: AccountState) -> Transition {
     match state {
         S::PendingOpen | S::PendingUpdate | S::PendingBatch => To(S::Open),
@@ -126,9 +175,9 @@ fn confirmed(state: AccountState) -> Transition {
 fn batch_final(state: AccountState, to: AccountState) -> Transition {
     match state {
         S::Open | S::PendingBatch => To(to),
-        // The batch confirmed although the account expired, or was being closed, in the meantime.
-        S::Expired | S::ExpiredPendingUpdate | S::PendingClosed => To(to),
-        S::Initiated | S::PendingOpen | S::PendingUpdate | S::Closed | S::CanceledAfterRecovery => Illegal,
+        // The batch confirmed although the account expired, or was being changed or closed, in the meantime.
+        S::Expired | S::ExpiredPendingUpdate | S::PendingUpdate | S::PendingClosed => To(to),
+        S::Initiated | S::PendingOpen | S::Closed | S::CanceledAfterRecovery => Illegal,
     }
 }
 
@@ -185,8 +234,8 @@ mod tests {
         (AccountEvent::Modified, /*  */ "x x x 2 x x x x x x"),
         (AccountEvent::Renewed, /*   */ "x x x 2 2 x x x x x"),
         (AccountEvent::CloseRequested, "x 5 5 5 5 x x x 5 5"),
-        (AccountEvent::BatchRecreated, "x x x 8 8 8 x x 8 8"),
-        (AccountEvent::BatchConsumed, "x x x 5 5 5 x x 5 5"),
+        (AccountEvent::BatchRecreated, "x x 8 8 8 8 x x 8 8"),
+        (AccountEvent::BatchConsumed, "x x 5 5 5 5 x x 5 5"),
         (AccountEvent::SpentByExpiry, "x 6 6 6 6 6 = x 6 6"),
         (AccountEvent::SpentRecreated, "x = = = = = = x = ="),
         (AccountEvent::SpentForGood, "x 6 6 6 6 6 = x 6 6"),
@@ -224,5 +273,43 @@ mod tests {
             .filter(|state| !EVENTS.iter().any(|event| matches!(next(*state, *event), To(s) if s != *state)))
             .collect();
         assert_eq!(stuck, BTreeSet::from([S::Closed, S::CanceledAfterRecovery]));
+    }
+
+    const ORDER_STATES: [OrderState; 7] = [
+        OrderState::Submitted,
+        OrderState::Cleared,
+        OrderState::PartiallyFilled,
+        OrderState::Executed,
+        OrderState::Canceled,
+        OrderState::Expired,
+        OrderState::Failed,
+    ];
+
+    /// As [`TABLE`], for orders: one column per state in the order of their persisted numbers 0..=6.
+    const ORDER_TABLE: [(OrderFate, &str); 5] = [
+        //                        0 1 2 3 4 5 6
+        (OrderFate::PartlyFilled, "2 2 2 = = = ="),
+        (OrderFate::Filled, /* */ "3 3 3 = 3 3 3"),
+        (OrderFate::Cancelled, /**/ "4 4 4 = = = ="),
+        (OrderFate::AccountEnded, "5 5 5 = = = ="),
+        (OrderFate::Dropped, /**/ "6 6 6 = = = ="),
+    ];
+
+    #[test]
+    #[allow(clippy::as_conversions, reason = "the persisted number is the discriminant")]
+    fn every_pair_of_orders_does_what_the_table_says() {
+        for (fate, row) in ORDER_TABLE {
+            let shown = |state: &OrderState| match next_order(*state, fate) {
+                To(state) => (state as usize).to_string(),
+                Stay(_) => "=".into(),
+                Illegal => "x".into(),
+            };
+            assert_eq!(ORDER_STATES.iter().map(shown).collect::<Vec<String>>().join(" "), row, "{fate:?}");
+        }
+        for (number, state) in ORDER_STATES.iter().enumerate() {
+            assert_eq!(*state as usize, number);
+            let way_out = ORDER_TABLE.iter().any(|(fate, _)| matches!(next_order(*state, *fate), To(s) if s != *state));
+            assert!(way_out || state.is_archived(), "{state:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! the state which it names is durable. The functions that release something which spends an account take the receipt
 //! and compare it with the transaction.
 
-use crate::book::{Standing, Update};
+use crate::book::{OwnChange, Standing, Update};
 use crate::error::ReleaseError;
 use bitcoin::{OutPoint, Transaction, Txid};
 use std::collections::BTreeMap;
@@ -49,7 +49,9 @@ impl Receipt {
         let mut spends = BTreeMap::new();
         for update in updates {
             match update {
-                Update::Account(account) => spends.extend(closing(account).map(|spend| (account.key(), spend))),
+                // A void change releases nothing any more.
+                Update::Change(change) if change.void => {}
+                Update::Change(change) => spends.extend(changing(change).map(|spend| (change.after.key(), spend))),
                 // A batch that loses its place, e.g. to a close in the same commit, releases nothing any more.
                 Update::Stage(batch) if batch.standing != Standing::Active => {}
                 Update::Stage(batch) => {
@@ -64,9 +66,9 @@ impl Receipt {
                         spends.insert(staged.after.key(), spend);
                     }
                 }
-                Update::Order(_) | Update::Unstage(_) | Update::Lease(_) => {}
-                Update::Batch(_) | Update::Event(_) | Update::Node(_) => {}
-                Update::DropLease(_) | Update::Reserving(_) => {}
+                Update::Account(_) | Update::Order(_) | Update::Unstage(_) | Update::Lease(_) => {}
+                Update::Batch(_) | Update::Event(_) | Update::Node(_) | Update::Placed(..) => {}
+                Update::DropLease(_) | Update::Unchange(_) | Update::Reserving(_) => {}
                 Update::Remains(_) | Update::Forget(_) => {}
             }
         }
@@ -74,14 +76,10 @@ impl Receipt {
     }
 }
 
-/// The spend that a stored account under closing announces.
-fn closing(account: &Account) -> Option<CommittedSpend> {
-    if account.state != AccountState::PendingClosed {
-        return None;
-    }
-    let spent = account.outpoint?;
-    let txid = account.latest_tx.as_ref()?.compute_txid();
-    Some(CommittedSpend { batch: None, txid, spent, next: None })
+/// The spend that a stored change announces.
+fn changing(change: &OwnChange) -> Option<CommittedSpend> {
+    let spent = change.before.outpoint?;
+    Some(CommittedSpend { batch: None, txid: change.txid(), spent, next: change.next() })
 }
 
 /// Commits the updates, given as rows too, durably, or none. This is the only call of [`Store::apply`] of a trader.
@@ -136,41 +134,55 @@ pub fn release_batch(
     Ok(ClientMessage::Sign(signatures))
 }
 
-/// A closing transaction that may be published.
+/// A signed transaction of ours that may be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReleasedClose(Transaction);
+pub struct Released(Transaction);
 
-impl ReleasedClose {
+impl Released {
     /// The transaction, fully signed.
     pub fn transaction(&self) -> &Transaction {
         &self.0
     }
 }
 
-/// Lets a signed close go. A close leaves through this function or, after a restart, from the store itself.
+/// Lets a signed change of an account go: a deposit, withdrawal, renewal or close. It leaves through this function or,
+/// after a restart, from the store itself.
 ///
 /// # Errors
 /// [`ReleaseError`] when the receipt does not cover it.
-pub fn release_close(
-    receipt: &Receipt,
-    account: AccountKey,
-    transaction: Transaction,
-) -> Result<ReleasedClose, ReleaseError> {
-    covered(receipt, account, None, &transaction)?;
-    Ok(ReleasedClose(transaction))
+pub fn release_change(receipt: &Receipt, change: &OwnChange) -> Result<Released, ReleaseError> {
+    let transaction = change.transaction();
+    covered(receipt, change.after.key(), None, transaction)?;
+    Ok(Released(transaction.clone()))
 }
 
-/// The close that a stored account carries: it was committed before this process began.
-pub(crate) fn stored_close(account: &Account) -> Option<ReleasedClose> {
-    closing(account)?;
-    let transaction = account.latest_tx.clone()?;
-    let signed = transaction.input.iter().all(|input| !input.witness.is_empty());
-    signed.then_some(ReleasedClose(transaction))
+/// A change that the book holds: it was committed before. Nothing when it is void or not fully signed.
+pub(crate) fn stored_change(change: &OwnChange) -> Option<Released> {
+    let transaction = change.transaction();
+    (!change.void && is_signed(transaction)).then(|| Released(transaction.clone()))
+}
+
+/// The transaction that made an account's output or closes it, as far as it is ours to publish: a batch is not.
+pub(crate) fn stored_latest(account: &Account) -> Option<Released> {
+    match account.state {
+        AccountState::PendingOpen | AccountState::PendingClosed => {}
+        AccountState::Initiated | AccountState::PendingUpdate | AccountState::Open | AccountState::Expired => {
+            return None;
+        }
+        AccountState::Closed | AccountState::CanceledAfterRecovery => return None,
+        AccountState::PendingBatch | AccountState::ExpiredPendingUpdate => return None,
+    }
+    account.latest_tx.as_ref().filter(|transaction| is_signed(transaction)).cloned().map(Released)
+}
+
+fn is_signed(transaction: &Transaction) -> bool {
+    transaction.input.iter().all(|input| !input.witness.is_empty() || !input.script_sig.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::book::ChangeKind;
     use crate::fixtures;
     use std::collections::BTreeMap;
     use tidegate_protocol::batch::AccountSignature;
@@ -214,28 +226,38 @@ mod tests {
     }
 
     #[test]
-    fn releases_a_close_only_for_the_committed_transaction() {
-        let account = fixtures::closing_account(1);
-        let transaction = account.latest_tx.clone().unwrap();
-        let receipt = Receipt::of(Sequence(1), &[Update::Account(Box::new(account.clone()))]);
-        assert!(release_close(&receipt, account.key(), transaction.clone()).is_ok());
+    fn releases_a_change_only_for_the_committed_transaction() {
+        for kind in [ChangeKind::Deposit, ChangeKind::Withdraw, ChangeKind::Renew, ChangeKind::Close] {
+            let change = fixtures::own_change(1, kind);
+            let key = change.after.key();
+            let receipt = Receipt::of(Sequence(1), &[Update::Change(Box::new(change.clone()))]);
+            assert!(release_change(&receipt, &change).is_ok());
+            assert_eq!(receipt.spend(key).unwrap().next, change.next(), "{kind:?}");
 
-        let mut other = transaction.clone();
-        other.lock_time = bitcoin::absolute::LockTime::from_consensus(7);
-        let found = release_close(&receipt, account.key(), other);
-        assert!(matches!(found, Err(ReleaseError::OtherTransaction { .. })));
+            let mut other = change.clone();
+            other.after.latest_tx.as_mut().unwrap().lock_time = bitcoin::absolute::LockTime::from_consensus(7);
+            let found = release_change(&receipt, &other);
+            assert!(matches!(found, Err(ReleaseError::OtherTransaction { .. })), "{kind:?}");
 
-        let open = Account { state: AccountState::Open, ..account.clone() };
-        let nothing = Receipt::of(Sequence(1), &[Update::Account(Box::new(open))]);
-        let found = release_close(&nothing, account.key(), transaction);
-        assert_eq!(found, Err(ReleaseError::NotCommitted { account: account.key() }));
+            let account = Update::Account(Box::new(change.after.clone()));
+            let void = Update::Change(Box::new(OwnChange { void: true, ..change.clone() }));
+            let nothing = Receipt::of(Sequence(1), &[account, void]);
+            assert_eq!(release_change(&nothing, &change), Err(ReleaseError::NotCommitted { account: key }));
+        }
     }
 
     #[test]
-    fn a_stored_close_without_witnesses_is_not_published() {
+    fn what_lacks_witnesses_or_is_void_is_not_published() {
+        let mut change = fixtures::own_change(1, ChangeKind::Withdraw);
+        assert!(stored_change(&change).is_some());
+        assert!(stored_change(&OwnChange { void: true, ..change.clone() }).is_none());
+        change.after.latest_tx.as_mut().unwrap().input[0].witness.clear();
+        assert!(stored_change(&change).is_none());
         let mut account = fixtures::closing_account(1);
-        assert!(stored_close(&account).is_none(), "the fixture is unsigned, like a batch transaction");
+        assert!(stored_latest(&account).is_none(), "the fixture is unsigned, like a batch transaction");
         account.latest_tx.as_mut().unwrap().input[0].witness.push([1u8; 64]);
-        assert!(stored_close(&account).is_some());
+        assert!(stored_latest(&account).is_some());
+        account.state = AccountState::PendingBatch;
+        assert!(stored_latest(&account).is_none());
     }
 }

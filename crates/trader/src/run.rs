@@ -1,11 +1,12 @@
 //! The one task of a trader: start, and the flows that run side by side in it.
 
 use crate::book::{Book, Update};
+use crate::command::{Command, Inbox};
 use crate::desk::{Backoff, Desk};
 use crate::error::Halt;
-use crate::handle::{Command, Inbox};
+use crate::handle::Handle;
 use crate::upkeep::{Chore, Upkeep};
-use crate::{accounts, close, orders, subscribe, watch};
+use crate::{accounts, changes, close, orders, subscribe, watch};
 use core::convert::Infallible;
 use futures_channel::{mpsc, oneshot};
 use futures_util::{FutureExt, StreamExt, pin_mut, select_biased};
@@ -13,8 +14,22 @@ use std::sync::Arc;
 use tidegate_ports::{Clock, NodeData, NodeError, NodeInfo, Signer, Timestamp, TraderEnv};
 use tidegate_protocol::account::{Account, AccountState};
 
-use crate::config::OpenAccount;
+use crate::config::{OpenAccount, TraderConfig};
 use crate::error::OpenError;
+
+/// Commands that wait for the trader at most; callers wait beyond that.
+const COMMANDS: usize = 64;
+
+/// A trader that is not running yet, and its handle. Nothing happens until [`Trader::run`] is polled.
+pub fn trader(config: TraderConfig) -> (Handle, Trader) {
+    let (desk, writes) = Desk::new(config);
+    let desk = Arc::new(desk);
+    let (commands, command_inbox) = mpsc::channel(COMMANDS);
+    let (stop, stop_inbox) = mpsc::channel(1);
+    let inbox = Inbox { commands: command_inbox, stop: stop_inbox, writes };
+    let handle = Handle::new(commands, stop, Arc::clone(&desk));
+    (handle, Trader { ended: Ended(desk), inbox })
+}
 
 /// A trader. It does nothing until it runs.
 pub struct Trader {
@@ -39,10 +54,6 @@ impl Drop for Ended {
 }
 
 impl Trader {
-    pub(crate) fn new(desk: Arc<Desk>, inbox: Inbox) -> Trader {
-        Trader { ended: Ended(desk), inbox }
-    }
-
     /// Runs the trader until it is told to stop. It may be dropped at any time: what was begun goes on at the next
     /// start from the same store. A node or a venue that is away is waited for.
     ///
@@ -163,9 +174,15 @@ async fn execute<E: TraderEnv>(env: &E, desk: &Desk, upkeep: &mut Upkeep, comman
     }
     match command {
         Command::Open(request, way) => answer(way, open(env, desk, upkeep, request).await),
+        Command::Quote(request, way) => answer(way, accounts::quote(env, desk, request).await),
+        Command::Deposit(request, way) => answer(way, changes::deposit(env, desk, request).await),
+        Command::Withdraw(request, way) => answer(way, changes::withdraw(env, desk, request).await),
+        Command::Renew(request, way) => answer(way, changes::renew(env, desk, request).await),
+        Command::Bump(request, way) => answer(way, changes::bump(env, desk, request).await),
         Command::Close(request, way) => answer(way, close::close(env, desk, request).await),
         Command::Submit(request, way) => answer(way, orders::submit(env, desk, *request).await),
         Command::Cancel(nonce, way) => answer(way, orders::cancel(env, desk, nonce).await),
+        Command::Replace(old, request, way) => answer(way, orders::replace(env, desk, old, *request).await),
     }
 }
 

@@ -3,17 +3,17 @@
 //! Does: compute updates of the book. Everything here is synchronous and pure.
 
 use crate::book::{
-    BatchRecord, Book, Lease, OrderEvent, OrderEventKind, Remains, Settlement, StagedAccount, StagedBatch, StagedMatch,
-    StagedOrder, Standing, Update,
+    BatchRecord, Book, ChangeKind, Lease, OrderEvent, OrderEventKind, OwnChange, Remains, Settlement, StagedAccount,
+    StagedBatch, StagedMatch, StagedOrder, Standing, Update,
 };
-use crate::machine::{AccountEvent, next};
+use crate::machine::{AccountEvent, OrderFate, next, next_order};
 use bitcoin::{OutPoint, Transaction, Txid};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 use tidegate_ports::Timestamp;
-use tidegate_protocol::account::{Account, AccountState};
+use tidegate_protocol::account::{Account, AccountState, AccountTerms, AccountVersion};
 use tidegate_protocol::keys::AccountKey;
-use tidegate_protocol::order::{OrderState, OwnOrder};
+use tidegate_protocol::order::OwnOrder;
 use tidegate_protocol::script::{SpendKind, classify_spend, find_output};
 use tidegate_protocol::units::{BlockHeight, Sats};
 use tidegate_protocol::verify::{VerifiedBatch, VerifiedMatch};
@@ -69,14 +69,15 @@ impl Basis {
 /// What is stored of a batch before it is signed.
 ///
 /// # Errors
-/// [`StageError::NoInput`].
-pub(crate) fn staged(batch: &VerifiedBatch, now: Timestamp) -> Result<StagedBatch, StageError> {
+/// [`StageError::NoInput`], and [`StageError::AccountChanged`] for an account that it was not verified against.
+pub(crate) fn staged(batch: &VerifiedBatch, basis: &Basis, now: Timestamp) -> Result<StagedBatch, StageError> {
     let prepare = batch.prepare();
     let mut accounts = Vec::new();
-    for ending in batch.accounts().values() {
+    for (key, ending) in batch.accounts() {
+        let before = basis.account(*key).ok_or(StageError::AccountChanged(*key))?.terms;
         let input = prepare.transaction.input.get(ending.input).ok_or(StageError::NoInput)?;
         let (after, recreated) = (ending.after.clone(), ending.recreated);
-        accounts.push(StagedAccount { spent: input.previous_output, after, recreated });
+        accounts.push(StagedAccount { spent: input.previous_output, before, after, recreated });
     }
     let orders = batch.orders().iter().map(|ending| StagedOrder {
         nonce: ending.nonce,
@@ -211,7 +212,11 @@ pub(crate) fn settle(book: &Book, txid: Txid, settled: Settled) -> Option<Vec<Up
     }
     let mut updates = Vec::new();
     for staged in &batch.accounts {
-        updates.extend(settled_account(book, staged));
+        let settled = settled_account(book, staged);
+        // A change of the owner's that spends the same output, or what that one made, lost against the batch.
+        let lost = book.changes_of(staged.after.key()).filter(|_| settled.is_some());
+        updates.extend(lost.map(|change| Update::Unchange(change.txid())));
+        updates.extend(settled);
     }
     for staged in &batch.orders {
         if let Some(own) = book.orders.get(&staged.nonce) {
@@ -244,11 +249,10 @@ pub(crate) fn settle(book: &Book, txid: Txid, settled: Settled) -> Option<Vec<Up
     Some(updates)
 }
 
-/// An order after a final batch. What is left of one that was cancelled or expired since we signed stays so: nothing is
-/// reserved for it any more.
+/// An order after a final batch.
 fn settled_order(own: &OwnOrder, staged: &StagedOrder) -> OwnOrder {
-    let at_rest = own.state.is_archived() && !staged.state.is_archived();
-    let state = if at_rest { own.state } else { staged.state };
+    let fate = if staged.state.is_archived() { OrderFate::Filled } else { OrderFate::PartlyFilled };
+    let state = next_order(own.state, fate).state(own.state).unwrap_or(own.state);
     OwnOrder { state, units_unfulfilled: staged.units_unfulfilled, ..own.clone() }
 }
 
@@ -282,6 +286,23 @@ pub(crate) fn confirmed(book: &Book, key: AccountKey, transaction: &Transaction,
     }
     let mut updates = vec![Update::Account(Box::new(Account { height_hint: height, ..account }))];
     updates.extend(decided(book, &lineage(book, txid)));
+    if let Some(change) = book.changes.get(&txid) {
+        updates.extend(rivals(book, change.before.outpoint, txid));
+    }
+    updates.extend(book.changes_of(key).map(|change| Update::Unchange(change.txid())));
+    updates
+}
+
+/// The signed batches that spent this output, now that another transaction does for good.
+fn rivals(book: &Book, spent: Option<OutPoint>, winner: Txid) -> Vec<Update> {
+    let mut updates = Vec::new();
+    for batch in book.staged.values().filter(|batch| batch.spends_any(&spent.into_iter().collect())) {
+        updates.push(Update::Unstage(batch.txid()));
+        // One that a change of ours overtook has its channels still.
+        if batch.standing != Standing::Booked && batch.txid() != winner {
+            updates.push(remains(batch));
+        }
+    }
     updates
 }
 
@@ -336,13 +357,23 @@ pub(crate) fn spent(
         // A batch that we signed: also when its finalize message never came.
         return updates;
     }
+    if let Some(change) = book.changes.get(&txid).filter(|change| change.after.key() == key) {
+        return changed(book, change, spender, height);
+    }
+    let spends = |outpoint: Option<OutPoint>| outpoint.is_some_and(|outpoint| witness_of(spender, outpoint).is_some());
+    // Somebody else's spend of the output before a change: the change is lost.
+    let before = || book.changes_of(key).map(|change| &change.before).find(|before| spends(before.outpoint));
+    let Some(account) = Some(account).filter(|account| spends(account.outpoint)).or_else(before) else {
+        return Vec::new();
+    };
     let Some(witness) = account.outpoint.and_then(|outpoint| witness_of(spender, outpoint)) else { return Vec::new() };
     let kind = classify_spend(witness);
     if kind == SpendKind::Cooperative
         && let Some(update) = adopted(account, spender, height)
     {
         tracing::warn!(account = %key, %txid, "the account moved in a transaction that we did not know");
-        return vec![update];
+        let lost = book.changes_of(key).map(|change| Update::Unchange(change.txid()));
+        return lost.chain([update]).collect();
     }
     let event = match kind {
         SpendKind::Expiry => AccountEvent::SpentByExpiry,
@@ -352,18 +383,68 @@ pub(crate) fn spent(
             AccountEvent::SpentForGood
         }
     };
-    closed(book, key, event, spender, height)
+    closed(book, key, event, account.outpoint, spender, height)
+}
+
+/// A block holds a change of the owner's. It is waited for by its depth, unless it ends the account.
+fn changed(book: &Book, change: &OwnChange, spender: &Transaction, height: BlockHeight) -> Vec<Update> {
+    let key = change.after.key();
+    match change.kind {
+        ChangeKind::Close => {
+            let expired = change.before.outpoint.and_then(|outpoint| witness_of(spender, outpoint)).map(classify_spend)
+                == Some(SpendKind::Expiry);
+            let event = if expired { AccountEvent::SpentByExpiry } else { AccountEvent::SpentForGood };
+            closed(book, key, event, change.before.outpoint, spender, height)
+        }
+        ChangeKind::Deposit | ChangeKind::Withdraw | ChangeKind::Renew if change.void => {
+            // It was believed to be impossible: the account moved all the same.
+            tracing::warn!(account = %key, txid = %change.txid(), "a change that was given up is in a block");
+            let revived = OwnChange { void: false, ..change.clone() };
+            vec![Update::Account(Box::new(change.after.clone())), Update::Change(Box::new(revived))]
+        }
+        ChangeKind::Deposit | ChangeKind::Withdraw | ChangeKind::Renew => Vec::new(),
+    }
+}
+
+/// A block spends a coin of the wallet that a change of ours spends. Unless it is that change, the change can not confirm
+/// any more: the account is again as it was before. Rows of later changes are void with it.
+///
+/// # Source
+/// Design, "Point of no return": unknown outcomes stay pending, only the chain settles them.
+pub(crate) fn coin_spent(book: &Book, key: AccountKey, spender: &Transaction) -> Vec<Update> {
+    let txid = spender.compute_txid();
+    let spent = |coin: &OutPoint| spender.input.iter().any(|input| input.previous_output == *coin);
+    let lost =
+        |change: &&OwnChange| !change.void && change.txid() != txid && change.coins.iter().any(|(coin, _)| spent(coin));
+    let Some(lost) = book.changes_of(key).find(lost) else { return Vec::new() };
+    let Some(now) = book.accounts.get(&key) else { return Vec::new() };
+    let built_on = |change: &OwnChange| change.before.outpoint.is_some_and(|outpoint| outpoint.txid == lost.txid());
+    let current = |change: &OwnChange| now.latest_tx.as_ref().is_some_and(|tx| tx.compute_txid() == change.txid());
+    let later: Vec<&OwnChange> = book.changes_of(key).filter(|change| built_on(change)).collect();
+    if !current(lost) && !later.iter().any(|change| current(change)) {
+        return Vec::new();
+    }
+    tracing::error!(account = %key, change = %lost.txid(), by = %txid, "a coin of the change was spent elsewhere: it is void");
+    let void = |change: &OwnChange| Update::Change(Box::new(OwnChange { void: true, ..change.clone() }));
+    let mut updates = vec![Update::Account(Box::new(lost.before.clone())), void(lost)];
+    updates.extend(later.into_iter().map(void));
+    updates
 }
 
 fn witness_of(transaction: &Transaction, outpoint: OutPoint) -> Option<&bitcoin::Witness> {
     transaction.input.iter().find(|input| input.previous_output == outpoint).map(|input| &input.witness)
 }
 
-/// The account's next output in a cooperative spend that is not in the book, e.g. after the store was restored.
+/// The account's next output in a cooperative spend that is not in the book, e.g. after the store was restored: with the
+/// same expiry, and this version or a higher one. Any other expiry is for the search of a recovery.
 fn adopted(account: &Account, spender: &Transaction, height: BlockHeight) -> Option<Update> {
-    let terms = account.terms.next().ok()?;
-    let script = terms.output_script().ok()?;
-    let vout = find_output(spender, &script)?;
+    let next_terms = account.terms.next().ok()?;
+    let versions = [AccountVersion::V0, AccountVersion::V1, AccountVersion::V2];
+    let higher = versions.into_iter().filter(|version| *version >= next_terms.version);
+    let (terms, vout) = higher.map(|version| AccountTerms { version, ..next_terms }).find_map(|terms| {
+        let vout = find_output(spender, &terms.output_script().ok()?)?;
+        Some((terms, vout))
+    })?;
     let output = spender.output.get(usize::try_from(vout).ok()?)?;
     let state = next(account.state, AccountEvent::BatchRecreated).state(account.state)?;
     let value = Sats::try_from(output.value).ok()?;
@@ -384,22 +465,17 @@ fn closed(
     book: &Book,
     key: AccountKey,
     event: AccountEvent,
+    spent: Option<OutPoint>,
     spender: &Transaction,
     height: BlockHeight,
 ) -> Vec<Update> {
     let Some(account) = book.after(key, event) else { return Vec::new() };
-    let spent = account.outpoint;
+    let account = Account { outpoint: spent, ..account };
     let latest_tx = Some(spender.clone());
     let mut updates =
         vec![Update::Account(Box::new(Account { value: Sats::ZERO, height_hint: height, latest_tx, ..account }))];
-    let spender = spender.compute_txid();
-    for batch in book.staged.values().filter(|batch| batch.spends_any(&spent.into_iter().collect())) {
-        updates.push(Update::Unstage(batch.txid()));
-        // One that a close overtook has its channels still.
-        if batch.standing != Standing::Booked && batch.txid() != spender {
-            updates.push(remains(batch));
-        }
-    }
+    updates.extend(rivals(book, spent, spender.compute_txid()));
+    updates.extend(book.changes_of(key).map(|change| Update::Unchange(change.txid())));
     // The output that was spent confirmed before; other accounts of the same batch may still wait for their depth.
     if let Some(parent) = spent.map(|outpoint| outpoint.txid) {
         let awaited = |txid: &Txid| book.accounts.values().any(|other| other.key() != key && awaits(other, *txid));
@@ -418,252 +494,26 @@ fn awaits(account: &Account, txid: Txid) -> bool {
 
 /// Orders cannot outlive their account.
 pub(crate) fn expired_orders(book: &Book, key: AccountKey) -> Vec<Update> {
-    let expired = |own: &OwnOrder| Update::Order(Box::new(OwnOrder { state: OrderState::Expired, ..own.clone() }));
-    book.active_orders(key).map(expired).collect()
+    let nonces = book.active_orders(key).map(|own| own.order.nonce);
+    let expired = nonces.filter_map(|nonce| book.order_after(nonce, OrderFate::AccountEnded));
+    expired.map(Box::new).map(Update::Order).collect()
 }
 
-/// Accounts whose expiry height is reached.
+/// Accounts whose expiry height is reached, and the end of their orders: the venue matches them no more. Orders that a
+/// signed batch may still fill stay until it is settled.
 pub(crate) fn expired(book: &Book, best: BlockHeight) -> Vec<Update> {
     let due = book.accounts.values().filter(|account| account.terms.expiry <= best);
     let moved = due.filter_map(|account| {
         let state = next(account.state, AccountEvent::ExpiryReached).state(account.state)?;
-        (state != account.state).then(|| Update::Account(Box::new(Account { state, ..account.clone() })))
+        (state != account.state).then(|| Account { state, ..account.clone() })
     });
-    moved.collect()
+    let with_orders = moved.flat_map(|account| {
+        let key = account.key();
+        let orders = if book.active_stage(key).is_none() { expired_orders(book, key) } else { Vec::new() };
+        core::iter::once(Update::Account(Box::new(account))).chain(orders)
+    });
+    with_orders.collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixtures;
-    use bitcoin::Witness;
-    use tidegate_protocol::units::UnitCount;
-
-    fn book() -> Book {
-        let mut book = Book::default();
-        for update in [Update::Account(Box::new(fixtures::account(1))), Update::Order(Box::new(fixtures::own_ask(1)))] {
-            book.apply(update);
-        }
-        book
-    }
-
-    fn basis() -> Basis {
-        let account = fixtures::account(1);
-        Basis { accounts: BTreeMap::from([(account.key(), account)]), orders: vec![fixtures::own_ask(1)] }
-    }
-
-    fn settled(by: Settlement) -> Settled {
-        Settled { by, at: Timestamp(5), height: BlockHeight::new(701) }
-    }
-
-    fn applied(mut book: Book, updates: Vec<Update>) -> Book {
-        updates.into_iter().for_each(|update| book.apply(update));
-        book
-    }
-
-    fn staged_book() -> (Book, Txid) {
-        let updates = stage(&book(), fixtures::staged_batch(), &basis()).unwrap();
-        (applied(book(), updates), fixtures::staged_batch().txid())
-    }
-
-    #[test]
-    fn a_fee_is_split_evenly_and_the_first_match_takes_the_remainder() {
-        let (one, two) = (fixtures::account_key(1), fixtures::account_key(2));
-        let fee = |key| if key == one { Sats::constant(100) } else { Sats::constant(7) };
-        let found: Vec<u64> = shares(&[one, two, one, one], fee).into_iter().map(Sats::get).collect();
-        assert_eq!(found, [34, 7, 33, 33]);
-        assert!(shares(&[], fee).is_empty());
-    }
-
-    #[test]
-    fn a_batch_is_not_staged_when_the_book_moved() {
-        let order = |state| Update::Order(Box::new(OwnOrder { state, ..fixtures::own_ask(1) }));
-        let account = |edit: fn(&mut Account)| {
-            let mut account = fixtures::account(1);
-            edit(&mut account);
-            Update::Account(Box::new(account))
-        };
-        let refused = [
-            order(OrderState::Canceled),
-            order(OrderState::PartiallyFilled),
-            account(|account| account.state = AccountState::PendingClosed),
-            account(|account| account.value = Sats::ZERO),
-            account(|account| account.outpoint = Some(fixtures::outpoint(9))),
-        ];
-        for update in refused {
-            let moved = applied(book(), vec![update.clone()]);
-            assert!(stage(&moved, fixtures::staged_batch(), &basis()).is_err(), "{update:?}");
-        }
-        let confirmed = account(|account| account.height_hint = BlockHeight::new(699));
-        assert!(stage(&applied(book(), vec![confirmed]), fixtures::staged_batch(), &basis()).is_ok());
-    }
-
-    #[test]
-    fn a_final_batch_changes_account_order_and_leases_once() {
-        let (book, txid) = staged_book();
-        assert_eq!(book.accounts[&fixtures::account_key(1)], fixtures::account(1), "staging changes nothing live");
-        let after = applied(book.clone(), settle(&book, txid, settled(Settlement::Finalized)).unwrap());
-        let expected = fixtures::staged_batch().accounts[0].after.clone();
-        assert_eq!(after.accounts[&expected.key()], expected);
-        assert_eq!(after.orders[&fixtures::nonce(1)].units_unfulfilled.get(), 3);
-        let lease = after.leases.values().next().unwrap();
-        assert_eq!((lease.booked_at, lease.height), (Timestamp(5), BlockHeight::new(701)));
-        assert_eq!(after.batches.len(), 1);
-        assert!(settle(&after, txid, settled(Settlement::Chain)).is_none(), "booked already");
-    }
-
-    #[test]
-    fn a_word_of_the_venue_changes_nothing_when_the_accounts_output_is_another() {
-        let (book, txid) = staged_book();
-        let moved = Account { outpoint: Some(fixtures::outpoint(9)), ..fixtures::account(1) };
-        let book = applied(book, vec![Update::Account(Box::new(moved))]);
-        for by in [Settlement::Finalized, Settlement::Snapshot] {
-            assert!(settle(&book, txid, settled(by)).is_none(), "{by:?}");
-        }
-        assert!(settle(&book, txid, settled(Settlement::Chain)).is_some(), "the chain is always right");
-    }
-
-    #[test]
-    fn a_confirmation_ends_the_memory_of_the_batch_and_of_its_rivals() {
-        let (book, txid) = staged_book();
-        let mut rival = fixtures::staged_batch();
-        rival.transaction.output[0].value += bitcoin::Amount::ONE_SAT;
-        rival.standing = Standing::Superseded;
-        let book = applied(book, vec![Update::Stage(Box::new(rival))]);
-        let book = applied(book.clone(), settle(&book, txid, settled(Settlement::Finalized)).unwrap());
-        assert_eq!(book.staged.len(), 2);
-        let (key, transaction) = (fixtures::account_key(1), fixtures::staged_batch().transaction);
-        let stale = confirmed(&book, key, &fixtures::spend_of(fixtures::outpoint(8)), BlockHeight::new(702));
-        assert!(stale.is_empty(), "another transaction");
-        let after = applied(book.clone(), confirmed(&book, key, &transaction, BlockHeight::new(702)));
-        assert!(after.staged.is_empty());
-        let account = &after.accounts[&key];
-        assert_eq!((account.state, account.height_hint), (AccountState::Open, BlockHeight::new(702)));
-    }
-
-    /// A booked batch of accounts 1 and 2, and the spend of account 1's new output.
-    fn batch_of_two() -> (Book, Txid, Transaction) {
-        let mut batch = fixtures::staged_batch();
-        let mut other = batch.accounts[0].clone();
-        (other.spent, other.after.terms.trader) = (fixtures::outpoint(2), fixtures::account_key(2));
-        batch.accounts.push(other);
-        batch.standing = Standing::Booked;
-        let mut book = Book::default();
-        for staged in &batch.accounts {
-            book.apply(Update::Account(Box::new(staged.after.clone())));
-        }
-        let mut spender = fixtures::spend_of(batch.accounts[0].after.outpoint.unwrap());
-        spender.input[0].witness = Witness::from_slice(&[[1u8; 64]]);
-        spender.output[0].value = bitcoin::Amount::from_sat(1_000);
-        let txid = batch.txid();
-        book.apply(Update::Stage(Box::new(batch)));
-        (book, txid, spender)
-    }
-
-    #[test]
-    fn a_close_forgets_the_batch_before_it_unless_another_account_waits_for_it() {
-        let (waiting, txid, spender) = batch_of_two();
-        let close = |book: &Book| {
-            let updates = spent(book, fixtures::account_key(1), &spender, Timestamp(5), BlockHeight::new(703));
-            applied(book.clone(), updates)
-        };
-        let after = close(&waiting);
-        assert_eq!(after.accounts[&fixtures::account_key(1)].state, AccountState::Closed);
-        assert!(after.staged.contains_key(&txid), "account 2 may still see a rival confirm");
-        let open = Account { state: AccountState::Open, ..waiting.accounts[&fixtures::account_key(2)].clone() };
-        let confirmed = applied(waiting, vec![Update::Account(Box::new(open))]);
-        assert!(close(&confirmed).staged.is_empty());
-    }
-
-    #[test]
-    fn a_batch_takes_the_place_of_those_only_that_spend_the_same_outputs() {
-        let (mut book, _) = staged_book();
-        let mut elsewhere = fixtures::staged_batch();
-        elsewhere.transaction.output[0].value += bitcoin::Amount::ONE_SAT;
-        elsewhere.accounts[0].spent = fixtures::outpoint(9);
-        book.apply(Update::Stage(Box::new(elsewhere.clone())));
-        let mut next = fixtures::staged_batch();
-        next.transaction.output[0].value += bitcoin::Amount::from_sat(2);
-        let first = fixtures::staged_batch().txid();
-        let after = applied(book.clone(), stage(&book, next.clone(), &basis()).unwrap());
-        let standing = |txid| after.staged[&txid].standing;
-        assert_eq!(standing(first), Standing::Superseded);
-        assert_eq!(standing(elsewhere.txid()), Standing::Active);
-        assert_eq!(standing(next.txid()), Standing::Active);
-        assert_eq!(after.remains.keys().copied().collect::<Vec<_>>(), [first], "its channels are to be given up");
-    }
-
-    #[test]
-    fn channels_of_a_signed_batch_are_to_be_given_up_when_a_rival_confirms() {
-        let (book, txid) = staged_book();
-        let mut rival = fixtures::staged_batch();
-        rival.transaction.output[0].value += bitcoin::Amount::ONE_SAT;
-        let rival_txid = rival.txid();
-        let book = applied(book, vec![Update::Stage(Box::new(rival))]);
-        let book = applied(book.clone(), settle(&book, txid, settled(Settlement::Chain)).unwrap());
-        let transaction = fixtures::staged_batch().transaction;
-        let updates = confirmed(&book, fixtures::account_key(1), &transaction, BlockHeight::new(702));
-        let after = applied(book, updates);
-        assert!(after.staged.is_empty());
-        assert_eq!(after.remains.keys().copied().collect::<Vec<_>>(), [rival_txid]);
-    }
-
-    #[test]
-    fn an_order_that_is_at_rest_stays_so_but_knows_what_was_filled() {
-        let staged = fixtures::staged_batch().orders[0];
-        let all = StagedOrder { state: OrderState::Executed, units_unfulfilled: UnitCount::new(0), ..staged };
-        let cases = [
-            (OrderState::Submitted, staged, OrderState::PartiallyFilled),
-            (OrderState::Canceled, staged, OrderState::Canceled),
-            (OrderState::Expired, staged, OrderState::Expired),
-            (OrderState::Canceled, all, OrderState::Executed),
-        ];
-        for (state, staged, expected) in cases {
-            let after = settled_order(&OwnOrder { state, ..fixtures::own_ask(1) }, &staged);
-            assert_eq!((after.state, after.units_unfulfilled), (expected, staged.units_unfulfilled), "{state:?}");
-        }
-    }
-
-    fn spend_with(witness: Witness) -> Transaction {
-        let mut spender = fixtures::spend_of(fixtures::outpoint(1));
-        spender.input[0].witness = witness;
-        spender
-    }
-
-    #[test]
-    fn a_foreign_spend_closes_the_account_its_orders_and_what_was_staged() {
-        let (book, _) = staged_book();
-        let key = fixtures::account_key(1);
-        let mut spender = spend_with(Witness::from_slice(&[[1u8; 64]]));
-        spender.output[0].value = bitcoin::Amount::from_sat(1_000);
-        let at = |transaction: &Transaction| spent(&book, key, transaction, Timestamp(5), BlockHeight::new(703));
-        let after = applied(book.clone(), at(&spender));
-        assert_eq!(after.accounts[&key].state, AccountState::Closed);
-        assert_eq!(after.orders[&fixtures::nonce(1)].state, OrderState::Expired);
-        assert!(after.staged.is_empty());
-        let elsewhere = fixtures::spend_of(fixtures::outpoint(7));
-        assert!(at(&elsewhere).is_empty(), "an output that is not the account's");
-    }
-
-    #[test]
-    fn the_next_output_is_found_in_a_spend_that_the_book_does_not_know() {
-        let key = fixtures::account_key(1);
-        let next = fixtures::account(1).terms.next().unwrap();
-        let mut spender = spend_with(Witness::from_slice(&[[1u8; 64]]));
-        spender.output.push(next.output(Sats::constant(777_777)).unwrap());
-        let after = applied(book(), spent(&book(), key, &spender, Timestamp(5), BlockHeight::new(703)));
-        let account = &after.accounts[&key];
-        assert_eq!((account.state, account.value), (AccountState::PendingBatch, Sats::constant(777_777)));
-        assert_eq!(account.outpoint, Some(OutPoint::new(spender.compute_txid(), 1)));
-        assert_eq!(account.terms, next);
-    }
-
-    #[test]
-    fn accounts_expire_at_their_height() {
-        let at = |height| {
-            applied(book(), expired(&book(), BlockHeight::new(height))).accounts[&fixtures::account_key(1)].state
-        };
-        assert_eq!(at(4_999), AccountState::Open);
-        assert_eq!(at(5_000), AccountState::Expired);
-    }
-}
+mod tests;

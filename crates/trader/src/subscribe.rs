@@ -4,13 +4,14 @@
 //! batches may come in between. A lost stream is opened again with growing pauses; before accounts are subscribed anew,
 //! the venue is asked what became of a batch that was signed.
 
-use crate::batch::{self, Verified};
+use crate::batch;
 use crate::book::{Book, OrderEventKind, Settlement, Standing};
 use crate::desk::{Backoff, Desk};
 use crate::error::Halt;
 use crate::funding::{self, Refusal};
 use crate::orders;
 use crate::pending;
+use crate::verified::Verified;
 use bitcoin::Txid;
 use bitcoin::hashes::Hash;
 use core::convert::Infallible;
@@ -44,7 +45,7 @@ enum Cut {
 }
 
 /// Accounts that take part in batches.
-fn subscribable(book: &Book) -> BTreeSet<AccountKey> {
+pub(crate) fn subscribable(book: &Book) -> BTreeSet<AccountKey> {
     let live = book.accounts.values().filter(|account| match account.state {
         AccountState::Open | AccountState::PendingBatch => true,
         AccountState::Initiated | AccountState::PendingOpen | AccountState::PendingUpdate | AccountState::Expired => {
@@ -66,12 +67,13 @@ pub(crate) async fn serve<E: TraderEnv>(env: &E, desk: &Desk) -> Result<Infallib
     pending::tidy(env, desk).await;
     learn_terms(env, desk).await;
     sync_orders(env, desk).await;
+    let mut synchronised = true;
     loop {
         while desk.read(|book| subscribable(book).is_empty()) {
             pending::tidy(env, desk).await;
             bell.select_next_some().await;
         }
-        let cut = match connect(env, desk).await {
+        let cut = match connect(env, desk, core::mem::take(&mut synchronised)).await {
             Ok(()) => Session::new(env, desk).run(&mut bell, &mut backoff).await,
             Err(cut) => cut,
         };
@@ -105,33 +107,49 @@ async fn learn_terms<E: TraderEnv>(env: &E, desk: &Desk) {
 /// Protocol notes, batch §1 "Start-up synchronisation".
 async fn sync_orders<E: TraderEnv>(env: &E, desk: &Desk) {
     let mut backoff = Backoff::new(&desk.config);
+    while let Err(error) = sync_once(env, desk).await {
+        tracing::warn!(%error, "the state of the orders is not known");
+        backoff.pause(env.clock()).await;
+    }
+}
+
+/// Asks for the state of every active order.
+///
+/// # Errors
+/// [`LinkError::Unreachable`]. One order that the venue cannot tell does not keep all others away: upkeep asks again.
+async fn sync_once<E: TraderEnv>(env: &E, desk: &Desk) -> Result<(), LinkError> {
     let active = desk.read(|book| {
         let active = book.orders.values().filter(|own| !own.state.is_archived());
         active.map(|own| own.order.nonce).collect::<Vec<_>>()
     });
     for nonce in active {
-        while let Err(error) = orders::reconcile(env, desk, nonce).await {
-            tracing::warn!(%nonce, %error, "the order's state is not known");
-            if !matches!(error, LinkError::Unreachable { .. }) {
-                // Asked again by upkeep; one order that the venue cannot tell must not keep all others away.
+        match orders::reconcile(env, desk, nonce).await {
+            Ok(()) => {}
+            Err(error @ LinkError::Unreachable { .. }) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%nonce, %error, "the order's state is not known");
                 desk.note(|moment| moment.unsure.insert(nonce));
                 desk.ring();
-                break;
             }
-            backoff.pause(env.clock()).await;
         }
     }
+    Ok(())
 }
 
-/// Probes the venue, settles what was pending, and opens the stream.
-async fn connect<E: TraderEnv>(env: &E, desk: &Desk) -> Result<(), Cut> {
+/// Probes the venue, settles what was pending, asks for the orders unless that was just done, and opens the stream:
+/// accounts are subscribed when all of it is known.
+async fn connect<E: TraderEnv>(env: &E, desk: &Desk, synchronised: bool) -> Result<(), Cut> {
     let terms = env.link().terms().await?;
     desk.note(|moment| moment.terms = Some(terms));
     desk.ring();
     pending::resolve(env, desk).await?;
     pending::tidy(env, desk).await;
+    if !synchronised {
+        sync_once(env, desk).await?;
+    }
     env.link().connect().await?;
     desk.note(|moment| moment.connected = true);
+    desk.ring();
     tracing::info!("the batch stream is open");
     Ok(())
 }
@@ -243,8 +261,11 @@ impl<'a, E: TraderEnv> Session<'a, E> {
     /// Starts the next handshake, unless one is under way.
     async fn subscribe_next(&mut self) -> Result<(), Cut> {
         let now = self.env.clock().now();
-        if let Some(handshake) = &self.handshake {
-            return if now >= handshake.deadline { Err(Cut::Silent(handshake.account)) } else { Ok(()) };
+        if let Some(handshake) = self.handshake {
+            if now < handshake.deadline {
+                return Ok(());
+            }
+            self.silent(handshake.account)?;
         }
         let wanted = self.desk.look(|book, moment| {
             let all = subscribable(book);
@@ -252,12 +273,37 @@ impl<'a, E: TraderEnv> Session<'a, E> {
         });
         self.retry.retain(|account, _| wanted.contains(account));
         let due = |account: &AccountKey| self.retry.get(account).is_none_or(|(at, _)| *at <= now);
-        let Some(account) = wanted.into_iter().find(due) else { return Ok(()) };
+        let silent = self.desk.note(|moment| moment.silent.clone());
+        let mut due: Vec<AccountKey> = wanted.into_iter().filter(due).collect();
+        due.sort_by_key(|account| silent.contains(account));
+        let Some(account) = due.into_iter().next() else { return Ok(()) };
         let nonce = self.env.entropy().draw();
         let commit = CommitHash::of(account, &nonce);
         let deadline = now.plus_ms(self.desk.config.step_timeout_ms);
         self.handshake = Some(Handshake { account, nonce, commit, deadline });
         self.send(ClientMessage::Commit { commit, version: self.desk.batch_version() }).await
+    }
+
+    /// The venue does not answer a handshake. As long as it answers for other accounts they go on, and this one is tried
+    /// again later; else the stream is dead.
+    fn silent(&mut self, account: AccountKey) -> Result<(), Cut> {
+        self.handshake = None;
+        let others = self.desk.note(|moment| {
+            moment.silent.insert(account);
+            !moment.subscribed.is_empty()
+        });
+        if !others {
+            return Err(Cut::Silent(account));
+        }
+        tracing::warn!(%account, "the venue does not answer the handshake of the account");
+        self.retry_later(account);
+        Ok(())
+    }
+
+    fn retry_later(&mut self, account: AccountKey) {
+        let now = self.env.clock().now();
+        let (at, backoff) = self.retry.entry(account).or_insert_with(|| (now, Backoff::new(&self.desk.config)));
+        *at = backoff.next(now);
     }
 
     /// The future borrows the ports only: a session holds a step, and may not be shared between threads.
@@ -275,6 +321,14 @@ impl<'a, E: TraderEnv> Session<'a, E> {
                 Ok(())
             }
             ServerMessage::Error { account, code, message } => self.refused(account, code, message),
+            ServerMessage::Reserved { reservation, message } => {
+                let account = reservation.reservation.trader;
+                self.refused(Some(account), SubscribeErrorCode::IncompleteReservation, message)
+            }
+            ServerMessage::Account(recovered) => {
+                tracing::warn!(account = %recovered.reservation.trader, "an account that nobody asked to recover");
+                Ok(())
+            }
             ServerMessage::Prepare(prepare) => {
                 self.prepare(prepare);
                 Ok(())
@@ -299,7 +353,17 @@ impl<'a, E: TraderEnv> Session<'a, E> {
         let key = handshake.account;
         let Some(account) = self.desk.account(key) else { return Ok(()) };
         let digest = challenge.auth_hash(commit);
-        let signature = self.env.signer().sign_message(&digest, account.locator).await?;
+        let signature = match self.env.signer().sign_message(&digest, account.locator).await {
+            Ok(signature) => signature,
+            // One key that the node does not use must not keep the other accounts away.
+            Err(error @ (NodeError::Refused { .. } | NodeError::BadAnswer { .. })) => {
+                tracing::error!(account = %key, %error, "the node does not sign the handshake of the account");
+                self.handshake = None;
+                self.retry_later(key);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
         self.send(ClientMessage::Subscribe { account: key, nonce: handshake.nonce, signature }).await
     }
 
@@ -310,7 +374,10 @@ impl<'a, E: TraderEnv> Session<'a, E> {
         }
         self.retry.remove(&account);
         if self.desk.account(account).is_some() {
-            self.desk.note(|moment| moment.subscribed.insert(account));
+            self.desk.note(|moment| {
+                moment.silent.remove(&account);
+                moment.subscribed.insert(account)
+            });
         }
     }
 
@@ -326,10 +393,7 @@ impl<'a, E: TraderEnv> Session<'a, E> {
         if self.handshake.is_some_and(|handshake| handshake.account == account) {
             self.handshake = None;
         }
-        let now = self.env.clock().now();
-        let backoff = || (now, Backoff::new(&self.desk.config));
-        let (at, backoff) = self.retry.entry(account).or_insert_with(backoff);
-        *at = backoff.next(now);
+        self.retry_later(account);
         // It may never have heard of the account: then it is told again.
         self.desk.note(|moment| moment.unannounced.insert(account));
         self.desk.ring();

@@ -3,7 +3,7 @@
 //! The watches are a function of the book. After each change of the book, and after the node was away, the difference
 //! between what is registered and what is demanded is registered; a restart is no special case.
 
-use crate::book::{Book, Standing, Update};
+use crate::book::{Book, OwnChange, Standing, Update};
 use crate::desk::{Backoff, Desk};
 use crate::error::Halt;
 use crate::staging;
@@ -22,6 +22,8 @@ const SPEND: &str = "spend:";
 // again.
 const CLOSING: &str = "closing:";
 const SIGNED: &str = "signed:";
+const BEFORE: &str = "before:";
+const COIN: &str = "coin:";
 
 /// Confirmations to wait for while the venue's terms are unknown: the most that any terms demand.
 const MOST_CONFIRMATIONS: u32 = 6;
@@ -62,9 +64,34 @@ pub(crate) fn demanded(book: &Book, max_value: Option<Sats>) -> Result<BTreeMap<
             }
             AccountState::PendingClosed => {
                 watches.insert(format!("{CLOSING}{key}"), Watch::Spend { outpoint, script, height_hint });
+                if let Some(watch) = replaceable(book, account) {
+                    watches.insert(format!("{SIGNED}{key}"), watch);
+                }
             }
             AccountState::Initiated | AccountState::Closed | AccountState::CanceledAfterRecovery => {}
         }
+    }
+    for change in book.changes.values() {
+        watches.extend(rivals_of(book, change)?);
+    }
+    Ok(watches)
+}
+
+/// What decides about a change of the owner's besides itself: the output that it spends may be spent by a batch that we
+/// signed before, and coins of the wallet may be spent elsewhere.
+fn rivals_of(book: &Book, change: &OwnChange) -> Result<BTreeMap<String, Watch>, Halt> {
+    let mut watches = BTreeMap::new();
+    let (before, key) = (&change.before, change.after.key());
+    let current = book.accounts.get(&key).and_then(|account| account.outpoint);
+    if let Some(outpoint) = before.outpoint.filter(|outpoint| Some(*outpoint) != current) {
+        let script = before.terms.output_script().map_err(|source| Halt::Script { account: key, source })?;
+        let height_hint = before.height_hint.saturating_sub(REORGANISATION);
+        watches.insert(format!("{BEFORE}{key}:{outpoint}"), Watch::Spend { outpoint, script, height_hint });
+    }
+    for (outpoint, script) in &change.coins {
+        let (outpoint, script) = (*outpoint, script.clone());
+        let height_hint = change.height.saturating_sub(REORGANISATION);
+        watches.insert(format!("{COIN}{key}:{outpoint}"), Watch::Spend { outpoint, script, height_hint });
     }
     Ok(watches)
 }
@@ -76,8 +103,7 @@ fn replaceable(book: &Book, account: &Account) -> Option<Watch> {
         |other: &&crate::book::StagedBatch| other.standing == Standing::Superseded && other.conflicts_with(booked);
     book.staged.values().find(rival)?;
     let staged = booked.accounts.iter().find(|staged| staged.after.key() == account.key())?;
-    let before = tidegate_protocol::account::AccountTerms { batch: account.terms.batch.prev().ok()?, ..account.terms };
-    let script = before.output_script().ok()?;
+    let script = staged.before.output_script().ok()?;
     let height_hint = booked.height_hint.saturating_sub(REORGANISATION);
     Some(Watch::Spend { outpoint: staged.spent, script, height_hint })
 }
@@ -134,8 +160,15 @@ async fn register<E: TraderEnv>(
         if registered.get(&name) == Some(&watch) {
             continue;
         }
-        if let Err(error) = env.chain().watch(&name, watch.clone()).await {
-            return Ok(Err(error));
+        match env.chain().watch(&name, watch.clone()).await {
+            Ok(()) => {}
+            // The node does not take this one, whatever the reason: that must not keep all others away. It is tried
+            // again with the next change.
+            Err(error @ (NodeError::Refused { .. } | NodeError::BadAnswer { .. })) => {
+                tracing::error!(name, %error, "the node refuses a watch");
+                continue;
+            }
+            Err(error) => return Ok(Err(error)),
         }
         registered.insert(name, watch);
     }
@@ -144,8 +177,7 @@ async fn register<E: TraderEnv>(
 
 /// What the name of a watch is about.
 fn subject(name: &str) -> Option<AccountKey> {
-    let (_, key) = name.split_once(':')?;
-    key.parse().ok()
+    name.split(':').nth(1)?.parse().ok()
 }
 
 async fn handle<E: TraderEnv>(env: &E, desk: &Desk, event: ChainEvent) {
@@ -163,14 +195,27 @@ async fn handle<E: TraderEnv>(env: &E, desk: &Desk, event: ChainEvent) {
             let Some(key) = subject(&name) else { return };
             let at = env.clock().now();
             tracing::info!(account = %key, txid = %transaction.compute_txid(), %height, "account output spent");
-            commit(desk, move |book| staging::spent(book, key, &transaction, at, height)).await;
+            let coin = name.starts_with(COIN);
+            commit(desk, move |book| match coin {
+                true => staging::coin_spent(book, key, &transaction),
+                false => staging::spent(book, key, &transaction, at, height),
+            })
+            .await;
+            // An account that is as it was before may have expired meanwhile.
+            if let Some(best) = desk.note(|moment| moment.best_height).filter(|_| coin) {
+                reached(desk, best).await;
+            }
         }
     }
 }
 
 /// The chain is this high: accounts may expire.
 pub(crate) async fn reached(desk: &Desk, height: BlockHeight) {
-    desk.note(|moment| moment.best_height = Some(height));
+    let risen = desk.note(|moment| moment.best_height.replace(height) != Some(height));
+    if risen {
+        // What is unconfirmed may be due to be published again.
+        desk.ring();
+    }
     commit(desk, move |book| staging::expired(book, height)).await;
 }
 
@@ -189,6 +234,7 @@ async fn commit(desk: &Desk, edit: impl FnOnce(&Book) -> Vec<Update> + Send + 's
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::book::ChangeKind;
     use crate::fixtures;
 
     #[test]
@@ -239,5 +285,49 @@ mod tests {
             };
             assert_eq!(hint, BlockHeight::new(688), "{state:?}");
         }
+    }
+
+    #[test]
+    fn a_change_keeps_the_output_before_and_its_coins_watched() {
+        let change = fixtures::own_change(1, ChangeKind::Deposit);
+        let mut book = Book::default();
+        book.apply(Update::Account(Box::new(change.after.clone())));
+        book.apply(Update::Change(Box::new(change.clone())));
+        let key = change.after.key();
+        let watches = demanded(&book, None).unwrap();
+        let names: Vec<&str> = watches.keys().map(|name| name.split_once(':').unwrap().0).collect();
+        assert_eq!(names, ["before", "coin", "confirm"]);
+        assert!(watches.keys().all(|name| subject(name) == Some(key)));
+        let spends = watches.values().filter_map(|watch| match watch {
+            Watch::Spend { outpoint, .. } => Some(*outpoint),
+            Watch::Confirmation { .. } => None,
+        });
+        assert_eq!(spends.collect::<Vec<_>>(), [fixtures::outpoint(1), fixtures::outpoint(200)]);
+        // Void: the account is as before, and its output is watched once.
+        book.apply(Update::Account(Box::new(change.before.clone())));
+        book.apply(Update::Change(Box::new(OwnChange { void: true, ..change })));
+        let names: Vec<String> = demanded(&book, None).unwrap().into_keys().collect();
+        assert_eq!(names.iter().map(|name| name.split_once(':').unwrap().0).collect::<Vec<_>>(), ["coin", "spend"]);
+    }
+
+    #[test]
+    fn the_output_before_a_booked_batch_is_watched_by_its_own_script_while_a_rival_exists() {
+        let mut booked = fixtures::staged_batch();
+        booked.standing = Standing::Booked;
+        // The batch moved the expiry: the script before is another one.
+        booked.accounts[0].after.terms.expiry = BlockHeight::new(9_000);
+        let mut rival = fixtures::staged_batch();
+        rival.transaction.output[0].value += bitcoin::Amount::ONE_SAT;
+        rival.standing = Standing::Superseded;
+        let mut book = Book::default();
+        book.apply(Update::Account(Box::new(booked.accounts[0].after.clone())));
+        book.apply(Update::Stage(Box::new(booked)));
+        assert_eq!(demanded(&book, None).unwrap().len(), 1, "no rival");
+        book.apply(Update::Stage(Box::new(rival)));
+        let watches = demanded(&book, None).unwrap();
+        let signed = watches.iter().find(|(name, _)| name.starts_with(SIGNED)).unwrap().1;
+        let expected = fixtures::account(1).terms.output_script().unwrap();
+        assert!(matches!(signed, Watch::Spend { outpoint, script, .. }
+            if *outpoint == fixtures::outpoint(1) && *script == expected));
     }
 }

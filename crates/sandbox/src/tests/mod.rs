@@ -3,7 +3,10 @@
 mod accounts;
 mod chain;
 mod channels;
+mod executor;
+mod faults;
 mod ports;
+mod reorganisation;
 mod snapshot;
 mod wallet;
 mod watch;

@@ -1,8 +1,11 @@
 //! Payments of a node's wallet.
 
 use super::{anyone, funded, now, sats};
-use bitcoin::{Amount, OutPoint, ScriptBuf, TxOut};
-use tidegate_ports::{AddressKind, NodeError, Wallet};
+use bitcoin::absolute::LockTime;
+use bitcoin::psbt::Psbt;
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxOut};
+use tidegate_ports::{AddressKind, Bump, CoinLock, NodeError, Wallet};
 use tidegate_protocol::units::{SatPerKw, Sats};
 
 fn output(sat: u64) -> TxOut {
@@ -98,4 +101,101 @@ fn fee_estimate_follows_the_world_but_not_below_the_floor() {
     world.set_fee_rate(SatPerKw::new(1));
     assert_eq!(now(node.estimate_fee(6)), Ok(SatPerKw::FLOOR));
     assert!(matches!(now(node.estimate_fee(0)), Err(NodeError::Refused { .. })));
+}
+
+fn template(sat: u64) -> Psbt {
+    let output = vec![output(sat)];
+    let unsigned = Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: Vec::new(), output };
+    Psbt::from_unsigned_tx(unsigned).expect("unsigned")
+}
+
+#[test]
+fn funds_a_template_keeps_its_coins_and_signs_them() {
+    let (world, node) = funded(300_000);
+    let script = now(node.new_address(AddressKind::WitnessPubkeyHash)).expect("an address");
+    world.pay(script, sats(100_000)).expect("paid");
+    world.mine(1);
+    let funded = now(node.fund_psbt(&template(350_000), 4)).expect("funded");
+    assert_eq!((funded.locks.len(), funded.psbt.inputs.len()), (2, 2), "coins of both kinds");
+    let change = funded.change.expect("there is change");
+    let other = funded.psbt.unsigned_tx.output.get(1 - change);
+    assert_eq!(other, Some(&output(350_000)), "the template's output is untouched");
+    assert_eq!(now(node.confirmed_balance()), Ok(Sats::ZERO), "all coins are kept");
+    let again = now(node.fund_psbt(&template(1_000), 4));
+    assert!(matches!(again, Err(NodeError::InsufficientFunds { .. })), "{again:?}");
+    let signed = now(node.finalize_psbt(&funded.psbt)).expect("signed");
+    assert!(world.transaction(signed.compute_txid()).is_none(), "not published");
+    now(node.publish(&signed, "deposit")).expect("valid");
+    let known = now(node.wallet_transactions()).expect("told");
+    let entry = known.iter().find(|known| known.transaction == signed).expect("it is the wallet's");
+    assert_eq!((entry.label.as_str(), entry.height), ("deposit", None));
+    let fee = 400_000 - signed.output.iter().map(|output| output.value.to_sat()).sum::<u64>();
+    assert!(fee >= signed.vsize().try_into().map_or(0, |vsize: u64| vsize * 4), "4 sat/vB: {fee}");
+}
+
+#[test]
+fn coins_that_are_kept_are_free_once_they_are_released_or_time_passes() {
+    let (world, node) = funded(300_000);
+    let fund = || now(node.fund_psbt(&template(100_000), 1));
+    let first = fund().expect("funded");
+    assert!(fund().is_err(), "kept");
+    let stranger = CoinLock { id: [0; 32], ..first.locks[0] };
+    now(node.release(&stranger)).expect("no error");
+    assert!(fund().is_err(), "somebody else's lock");
+    for lock in &first.locks {
+        now(node.release(lock)).expect("released");
+        now(node.release(lock)).expect("twice is no error");
+    }
+    fund().expect("free");
+    world.mine(1);
+    assert!(fund().is_err(), "still kept");
+    world.mine(1);
+    fund().expect("let go by itself");
+}
+
+#[test]
+fn refuses_to_sign_what_is_not_its_own_and_not_final() {
+    let (_, node) = funded(300_000);
+    let funded = now(node.fund_psbt(&template(100_000), 1)).expect("funded");
+    let mut foreign = funded.psbt.clone();
+    foreign.inputs[0].witness_utxo = Some(output(300_000));
+    assert!(matches!(now(node.finalize_psbt(&foreign)), Err(NodeError::Refused { .. })));
+    foreign.inputs[0].witness_utxo = None;
+    assert!(matches!(now(node.finalize_psbt(&foreign)), Err(NodeError::Refused { .. })), "not described");
+    let refused = now(node.fund_psbt(&funded.psbt, 1));
+    assert!(matches!(refused, Err(NodeError::Refused { .. })), "a template has no inputs: {refused:?}");
+    assert!(matches!(now(node.fund_psbt(&template(1_000), 0)), Err(NodeError::Refused { .. })));
+}
+
+#[test]
+fn a_child_raises_the_fee_and_a_second_one_replaces_it() {
+    let (world, node) = funded(300_000);
+    let parent = now(node.send_outputs(&[output(100_000)], SatPerKw::FLOOR, "x")).expect("sent");
+    let txid = parent.compute_txid();
+    let own = parent.output.iter().position(|paid| *paid != output(100_000)).expect("change");
+    let outpoint = |index: usize| OutPoint { txid, vout: u32::try_from(index).expect("small") };
+    assert_eq!(now(node.bump_fee(outpoint(1 - own), 10)), Ok(Bump::NotOurs));
+    assert_eq!(now(node.bump_fee(outpoint(7), 10)), Ok(Bump::NotOurs));
+    for rate in [10, 20] {
+        assert_eq!(now(node.bump_fee(outpoint(own), rate)), Ok(Bump::Bumped));
+        assert_eq!(world.mempool().len(), 2, "the parent and one child");
+        let (child, _) = world.spender(outpoint(own)).expect("a child");
+        let paid = 300_000 - 100_000 - child.output.iter().map(|output| output.value.to_sat()).sum::<u64>();
+        let weight = parent.weight().to_wu() + child.weight().to_wu();
+        assert!(paid * 4 >= weight * rate, "{paid} sat for {weight} weight units at {rate} sat/vB");
+    }
+    let refused = now(node.bump_fee(outpoint(own), 1_000_000));
+    assert!(matches!(refused, Err(NodeError::Refused { .. })), "more than it is worth: {refused:?}");
+    world.mine(1);
+    assert!(matches!(now(node.bump_fee(outpoint(own), 30)), Err(NodeError::Refused { .. })), "confirmed");
+}
+
+#[test]
+fn an_estimate_is_what_a_payment_costs() {
+    let (_, node) = funded(300_000);
+    let estimate = now(node.estimate_payment(&output(100_000), 6)).expect("told");
+    let rate = now(node.estimate_fee(6)).expect("told");
+    let paid = now(node.send_outputs(&[output(100_000)], rate, "x")).expect("sent");
+    let fee = 300_000 - paid.output.iter().map(|output| output.value.to_sat()).sum::<u64>();
+    assert_eq!(estimate, sats(fee));
 }

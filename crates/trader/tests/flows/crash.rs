@@ -2,6 +2,7 @@
 
 use crate::trade::{ALICE, BOB, Stage, batch_id};
 use bitcoin::Transaction;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tidegate_ports::{Change, Channels, ClientMessage, Row, Sequence, Store, StoreError};
 use tidegate_protocol::account::{AccountState, AccountVersion};
@@ -24,9 +25,15 @@ pub(crate) struct Crash {
 pub(crate) struct CrashStore {
     rows: MemoryStore,
     crash: Arc<Mutex<Option<Crash>>>,
+    writes: Arc<AtomicUsize>,
 }
 
 impl CrashStore {
+    /// Commits that were made so far.
+    pub(crate) fn writes(&self) -> usize {
+        self.writes.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn arm(&self, crash: Option<Crash>) {
         *self.crash.lock().unwrap() = crash;
     }
@@ -34,6 +41,11 @@ impl CrashStore {
     /// After this many commits more, the next one is neither made nor answered.
     pub(crate) fn stop_after(&self, commits: u32) {
         self.arm(Some(Crash { commits, made: false }));
+    }
+
+    /// After this many commits more, the next one is made, but its answer is lost.
+    pub(crate) fn stop_made_after(&self, commits: u32) {
+        self.arm(Some(Crash { commits, made: true }));
     }
 
     /// Whether the next commit is the one.
@@ -57,7 +69,10 @@ impl Store for CrashStore {
 
     async fn apply(&self, expected: Sequence, changes: &[Change]) -> Result<Sequence, StoreError> {
         match self.stops() {
-            None => self.rows.apply(expected, changes).await,
+            None => {
+                self.writes.fetch_add(1, Ordering::SeqCst);
+                self.rows.apply(expected, changes).await
+            }
             Some(made) => {
                 if made {
                     self.rows.apply(expected, changes).await?;

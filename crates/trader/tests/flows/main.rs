@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod changes;
+mod channels;
 mod crash;
+mod orders;
 mod pending;
 mod sim;
 mod tiers;

@@ -81,7 +81,18 @@ pub(crate) const ALICE: Sats = Sats::constant(2_000_000);
 pub(crate) const BOB: Sats = Sats::constant(500_000);
 
 fn start(sim: &mut Sim, venue: &TestVenue, name: &'static str, node: &SandboxNode, store: &CrashStore) -> Handle {
-    let (handle, trader) = trader(TraderConfig::default());
+    start_with(TraderConfig::default(), sim, venue, name, node, store)
+}
+
+fn start_with(
+    config: TraderConfig,
+    sim: &mut Sim,
+    venue: &TestVenue,
+    name: &'static str,
+    node: &SandboxNode,
+    store: &CrashStore,
+) -> Handle {
+    let (handle, trader) = trader(config);
     let env = Env {
         node: node.clone(),
         link: venue.link(name),
@@ -199,6 +210,7 @@ impl Stage {
             auction: AuctionType::Inbound,
             allowed_nodes: Vec::new(),
             denied_nodes: Vec::new(),
+            public: false,
             side,
         }
     }
@@ -230,15 +242,19 @@ impl Stage {
     }
 
     pub(crate) fn restart(&mut self, who: &'static str) {
+        self.restart_with(who, TraderConfig::default());
+    }
+
+    pub(crate) fn restart_with(&mut self, who: &'static str, config: TraderConfig) {
         self.sim.kill(who);
         let party = if who == "alice" { &mut self.alice } else { &mut self.bob };
-        party.handle = start(&mut self.sim, &self.venue, party.name, &party.node, &party.store);
+        party.handle = start_with(config, &mut self.sim, &self.venue, party.name, &party.node, &party.store);
     }
 
     pub(crate) fn close(&mut self, who: &'static str) -> Result<bitcoin::Txid, CloseError> {
         let account = self.status(who).accounts[0].key();
         let handle = self.handle(who);
-        self.sim.wait(async move { handle.close_account(CloseAccount { account, fee_rate: None, to: None }).await })
+        self.sim.wait(async move { handle.close_account(CloseAccount::to_wallet(account)).await })
     }
 
     pub(crate) fn assert_traded(&mut self, made: &Made) {
@@ -681,6 +697,11 @@ fn an_expired_account_of_version_2_is_closed_without_the_venue() {
 }
 
 #[test]
+fn an_expired_account_of_version_1_is_closed_without_the_venue() {
+    closes_alone_after_expiry(AccountVersion::V1);
+}
+
+#[test]
 fn an_expired_account_of_version_0_is_closed_without_the_venue() {
     closes_alone_after_expiry(AccountVersion::V0);
 }
@@ -694,7 +715,7 @@ fn a_second_writer_halts_the_trader() {
     stage.sim.wait(store.apply(sequence, &[change])).unwrap();
     let account = stage.status("alice").accounts[0].key();
     let handle = stage.alice.handle.clone();
-    let request = CloseAccount { account, fee_rate: None, to: None };
+    let request = CloseAccount::to_wallet(account);
     let found = stage.sim.wait(async move { handle.close_account(request).await });
     assert_eq!(found, Err(CloseError::Gone(Gone)));
     assert!(stage.sim.ended[0].1.contains("Moved"), "{:?}", stage.sim.ended);

@@ -47,6 +47,8 @@ struct Inner {
     /// The next submission is lost on its way.
     pub(crate) lose_submission: bool,
     forget_accounts: bool,
+    /// The handshake of this account is never answered.
+    ignored: Option<AccountKey>,
     /// Snapshots cannot be asked for.
     hide_snapshots: bool,
     /// Ratings by node; any other node is rated good. Nothing: the question is never answered.
@@ -57,6 +59,15 @@ struct Inner {
     streams: BTreeMap<String, Stream>,
     calls: Vec<String>,
     wakers: Vec<Waker>,
+    manners: Manners,
+    /// The fee that the terms tell; [`FEE`] when absent.
+    fee: Option<ExecutionFee>,
+    /// The next cancellation is lost on its way back.
+    lose_cancel: bool,
+    /// Changes that were asked for, in order.
+    modified: Vec<ModifyAccount>,
+    /// What each account becomes once the chain holds its new output.
+    changes: Vec<VenueAccount>,
 }
 
 #[derive(Clone)]
@@ -65,6 +76,23 @@ pub(crate) struct TestVenue {
     pub(crate) node: SandboxNode,
     world: World,
     auctioneer: AuctioneerKey,
+}
+
+/// How the venue answers when it is asked to sign a change of an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Manners {
+    #[default]
+    Good,
+    Refuse,
+    /// It signs, but its answer does not arrive.
+    LoseAnswer,
+    BadSignature,
+    /// Its answer lacks the last byte.
+    Short,
+    /// Nothing in its answer.
+    Empty,
+    /// Taproot: no nonces. Version 0: another kind of signature hash is named.
+    Bare,
 }
 
 /// A batch that the venue made.
@@ -122,8 +150,77 @@ impl TestVenue {
         TestLink { venue: self.clone(), trader: trader.to_owned(), incoming: Mutex::new(None) }
     }
 
+    /// The account as it is, with the change that the chain knows.
     pub(crate) fn account(&self, key: AccountKey) -> VenueAccount {
-        self.lock().accounts[&key].clone()
+        let mut inner = self.lock();
+        let current = inner.accounts[&key].outpoint;
+        let seen = |change: &&VenueAccount| {
+            let outpoint = change.outpoint.unwrap();
+            let spends = |(transaction, _): (Transaction, _)| {
+                transaction.input.iter().any(|input| Some(input.previous_output) == current)
+            };
+            change.terms.trader == key && self.world.transaction(outpoint.txid).is_some_and(spends)
+        };
+        if let Some(change) = inner.changes.iter().find(seen).cloned() {
+            inner.accounts.insert(key, change);
+        }
+        inner.accounts[&key].clone()
+    }
+
+    pub(crate) fn ignore(&self, account: Option<AccountKey>) {
+        self.lock().ignored = account;
+    }
+
+    pub(crate) fn set_fee(&self, fee: ExecutionFee) {
+        self.lock().fee = Some(fee);
+    }
+
+    pub(crate) fn lose_next_cancel(&self) {
+        self.lock().lose_cancel = true;
+    }
+
+    pub(crate) fn set_order_state(&self, nonce: OrderNonce, state: OrderState) {
+        self.lock().orders.get_mut(&nonce).unwrap().1 = state;
+    }
+
+    /// All calls so far, in order.
+    pub(crate) fn all_calls(&self) -> Vec<String> {
+        self.lock().calls.clone()
+    }
+
+    pub(crate) fn set_manners(&self, manners: Manners) {
+        self.lock().manners = manners;
+    }
+
+    /// The changes that were asked for so far.
+    pub(crate) fn modifications(&self) -> Vec<ModifyAccount> {
+        self.lock().modified.clone()
+    }
+
+    /// The transaction of a change as this side rebuilds it, and the place of the account's input.
+    fn modified(&self, account: &VenueAccount, request: &ModifyAccount) -> (Transaction, usize) {
+        let own = account.outpoint.unwrap();
+        let mut outputs = request.new_outputs.clone();
+        let mut change = None;
+        if let Some((value, expiry, version)) = request.new_params {
+            let terms = AccountTerms { expiry, version, ..account.terms.next().unwrap() };
+            outputs.push(terms.output(value).unwrap());
+            change = Some(VenueAccount { terms, value, ..account.clone() });
+        }
+        outputs.sort_by(|a, b| (a.value, &a.script_pubkey).cmp(&(b.value, &b.script_pubkey)));
+        let mut inputs: Vec<OutPoint> = request.new_inputs.iter().map(|(outpoint, _)| *outpoint).collect();
+        assert!(request.new_inputs.iter().all(|(_, script)| script.is_empty()), "no nested coins here");
+        inputs.push(own);
+        inputs.sort_by_key(tidegate_protocol::spend::bip69_input);
+        assert_eq!(request.prev_outputs.len(), inputs.len());
+        let input = inputs.iter().position(|outpoint| *outpoint == own).unwrap();
+        let transaction = transaction(inputs.into_iter(), outputs);
+        if let Some(change) = change {
+            let vout = find_output(&transaction, &change.terms.output_script().unwrap()).unwrap();
+            let outpoint = Some(OutPoint::new(transaction.compute_txid(), vout));
+            self.lock().changes.push(VenueAccount { outpoint, ..change });
+        }
+        (transaction, input)
     }
 
     pub(crate) fn order(&self, nonce: OrderNonce) -> (SubmittedOrder, OrderState) {
@@ -183,49 +280,58 @@ impl TestVenue {
         price: u32,
         rate: u64,
     ) -> Made {
-        let units = UnitCount::new(units);
+        self.make_all(id, &[(ask, bid, units)], price, rate)
+    }
+
+    /// A batch of several matches of asks and bids, all at one price.
+    pub(crate) fn make_all(&self, id: BatchId, pairs: &[(OrderNonce, OrderNonce, u32)], price: u32, rate: u64) -> Made {
         let (price, rate) = (RatePerBillion::new(price), SatPerKw::new(rate));
-        let (ask, bid) = (self.order(ask).0, self.order(bid).0);
-        let auction = bid.order.auction;
-        let terms = MatchTerms {
-            auction,
-            filled: units.to_sats(),
-            self_balance: bid.order.self_balance(),
-            price,
-            duration: DURATION,
+        let pair = |(ask, bid, units): &(OrderNonce, OrderNonce, u32)| {
+            (self.order(*ask).0, self.order(*bid).0, UnitCount::new(*units))
         };
+        let pairs: Vec<(SubmittedOrder, SubmittedOrder, UnitCount)> = pairs.iter().map(pair).collect();
+        let mut tallies: BTreeMap<AccountKey, (Sats, u32)> = BTreeMap::new();
         let mut outputs = Vec::new();
-        let mut inputs = Vec::new();
-        let mut after = BTreeMap::new();
-        for (order, delta) in [(&ask, terms.maker_delta(&FEE).unwrap()), (&bid, terms.taker_delta(&FEE).unwrap())] {
-            let account = self.account(order.order.account);
-            let fee = chain_fee(1, rate, account.terms.version).unwrap();
-            let value = account.value.checked_add_delta(delta).unwrap().checked_sub(fee).unwrap();
-            let next = account.terms.next().unwrap();
+        for (ask, bid, units) in &pairs {
+            let terms = MatchTerms {
+                auction: bid.order.auction,
+                filled: units.to_sats(),
+                self_balance: bid.order.self_balance(),
+                price,
+                duration: DURATION,
+            };
+            for (order, delta) in [(ask, terms.maker_delta(&FEE).unwrap()), (bid, terms.taker_delta(&FEE).unwrap())] {
+                let start = (self.account(order.order.account).value, 0);
+                let (value, channels) = tallies.get(&order.order.account).copied().unwrap_or(start);
+                tallies.insert(order.order.account, (value.checked_add_delta(delta).unwrap(), channels + 1));
+            }
+            let commitment = CommitmentType::of_pair(ask.order.channel_type, bid.order.channel_type);
+            let script = funding_script(ask.multisig, bid.multisig, commitment).unwrap();
+            let capacity = units.to_sats().checked_add(bid.order.self_balance()).unwrap();
+            outputs.push(TxOut { value: capacity.into(), script_pubkey: script });
+        }
+        let (mut inputs, mut after) = (Vec::new(), BTreeMap::new());
+        for (key, (tally, channels)) in tallies {
+            let account = self.account(key);
+            let fee = chain_fee(channels, rate, account.terms.version).unwrap();
+            let (value, next) = (tally.checked_sub(fee).unwrap(), account.terms.next().unwrap());
             if value >= MIN_RECREATED_VALUE {
                 outputs.push(next.output(value).unwrap());
             }
-            inputs.push((account.outpoint.unwrap(), account.terms.output(account.value).unwrap(), order.order.account));
-            after.insert(order.order.account, (next, value));
+            inputs.push((account.outpoint.unwrap(), account.terms.output(account.value).unwrap(), key));
+            after.insert(key, (next, value));
         }
-        let commitment = CommitmentType::of_pair(ask.order.channel_type, bid.order.channel_type);
-        let script = funding_script(ask.multisig, bid.multisig, commitment).unwrap();
-        let capacity = units.to_sats().checked_add(bid.order.self_balance()).unwrap();
-        outputs.push(TxOut { value: capacity.into(), script_pubkey: script });
         outputs.sort_by(|a, b| (a.value, &a.script_pubkey).cmp(&(b.value, &b.script_pubkey)));
-        inputs.sort_by_key(|(outpoint, _, _)| {
-            let mut txid: [u8; 32] = bitcoin::hashes::Hash::to_byte_array(outpoint.txid);
-            txid.reverse();
-            (txid, outpoint.vout)
-        });
+        inputs.sort_by_key(|(outpoint, _, _)| tidegate_protocol::spend::bip69_input(outpoint));
         let transaction = transaction(inputs.iter().map(|(outpoint, _, _)| *outpoint), outputs);
-        let prepares = [(&ask, &bid), (&bid, &ask)].map(|(ours, theirs)| {
-            let trader = self.account(ours.order.account).trader;
-            (trader, self.prepare(id, &transaction, ours, theirs, units, price, rate, &after))
+        let traders: BTreeSet<String> = after.keys().map(|key| self.account(*key).trader).collect();
+        let prepares = traders.into_iter().map(|trader| {
+            let prepare = self.prepare(&trader, id, &transaction, &pairs, price, rate, &after);
+            (trader, prepare)
         });
         Made {
             batch_id: id,
-            prepares: prepares.into_iter().collect(),
+            prepares: prepares.collect(),
             prev_outputs: inputs.iter().map(|(_, output, _)| output.clone()).collect(),
             inputs: inputs.iter().map(|(_, _, key)| *key).collect(),
             transaction,
@@ -237,31 +343,29 @@ impl TestVenue {
     #[allow(clippy::too_many_arguments)]
     fn prepare(
         &self,
+        trader: &str,
         batch_id: BatchId,
         transaction: &Transaction,
-        ours: &SubmittedOrder,
-        theirs: &SubmittedOrder,
-        units: UnitCount,
+        pairs: &[(SubmittedOrder, SubmittedOrder, UnitCount)],
         clearing_price: RatePerBillion,
         fee_rate: SatPerKw,
         after: &BTreeMap<AccountKey, (AccountTerms, Sats)>,
     ) -> Prepare {
-        let account = ours.order.account;
-        let (terms, ending_balance) = after[&account];
-        let recreated = ending_balance >= MIN_RECREATED_VALUE;
-        let matched = Match { order: theirs.clone(), units };
-        let orders = BTreeMap::from([(ours.order.nonce, vec![matched])]);
-        Prepare {
-            batch_id,
-            batch_version: BatchVersion(58),
-            height_hint: self.world.height(),
-            fee_rate,
-            execution_fee: FEE,
-            transaction: transaction.clone(),
-            markets: BTreeMap::from([(DURATION, MatchedMarket { clearing_price, orders })]),
-            accounts: vec![AccountDiff {
-                account,
-                ending_balance,
+        let mut orders: BTreeMap<OrderNonce, Vec<Match>> = BTreeMap::new();
+        for (ask, bid, units) in pairs {
+            for (ours, theirs) in [(ask, bid), (bid, ask)] {
+                if self.account(ours.order.account).trader == trader {
+                    let matched = Match { order: theirs.clone(), units: *units };
+                    orders.entry(ours.order.nonce).or_default().push(matched);
+                }
+            }
+        }
+        let own = after.iter().filter(|(key, _)| self.account(**key).trader == trader);
+        let accounts = own.map(|(account, (terms, ending_balance))| {
+            let recreated = *ending_balance >= MIN_RECREATED_VALUE;
+            AccountDiff {
+                account: *account,
+                ending_balance: *ending_balance,
                 ending_state: if recreated { EndingState::Recreated } else { EndingState::DustAddedToFees },
                 output_index: recreated.then(|| find_output(transaction, &terms.output_script().unwrap()).unwrap()),
                 new_expiry: None,
@@ -270,7 +374,17 @@ impl TestVenue {
                     AccountVersion::V1 => 1,
                     AccountVersion::V2 => 2,
                 },
-            }],
+            }
+        });
+        Prepare {
+            batch_id,
+            batch_version: BatchVersion(58),
+            height_hint: self.world.height(),
+            fee_rate,
+            execution_fee: FEE,
+            transaction: transaction.clone(),
+            markets: BTreeMap::from([(DURATION, MatchedMarket { clearing_price, orders })]),
+            accounts: accounts.collect(),
         }
     }
 
@@ -329,7 +443,8 @@ impl TestVenue {
                 Some(ClientMessage::Sign(signatures)) => signatures,
                 other => panic!("{trader} said {other:?}"),
             };
-            assert_eq!(signatures.channels.len(), 1, "one channel was reported");
+            let matches = made.prepares[trader].markets.values().flat_map(|market| market.orders.values()).flatten();
+            assert_eq!(signatures.channels.len(), matches.count(), "every channel was reported");
             for (key, signature) in signatures.accounts {
                 let input = made.inputs.iter().position(|other| *other == key).unwrap();
                 let terms = self.account(key).terms;
@@ -422,10 +537,10 @@ impl TestLink {
 
 impl VenueLink for TestLink {
     async fn terms(&self) -> Result<Terms, LinkError> {
-        drop(self.call("terms")?);
+        let fee = self.call("terms")?.fee;
         Ok(Terms {
             max_account_value: Sats::constant(1_000_000_000),
-            execution_fee: FEE,
+            execution_fee: fee.unwrap_or(FEE),
             durations: BTreeMap::from([(DURATION, DurationState::Open)]),
             next_batch_fee_rate: SatPerKw::new(300),
             next_clear_time: 0,
@@ -455,21 +570,50 @@ impl VenueLink for TestLink {
     }
 
     async fn modify(&self, request: &ModifyAccount) -> Result<ModifySignature, LinkError> {
-        drop(self.call("modify")?);
-        assert_eq!(request.new_params, None, "only closes here");
+        let manners = {
+            let mut inner = self.call("modify")?;
+            inner.modified.push(request.clone());
+            inner.manners
+        };
+        if manners == Manners::Refuse {
+            return Err(LinkError::Refused { call: "modify", reason: "not now".into() });
+        }
         let account = self.venue.account(request.account);
-        let transaction = transaction(account.outpoint.into_iter(), request.new_outputs.clone());
-        if account.terms.version == AccountVersion::V0 {
-            let request = self.venue.tweaked(&account.terms, &transaction, 0, &request.prev_outputs);
+        let (transaction, input) = self.venue.modified(&account, request);
+        let prev = &request.prev_outputs;
+        let mut answer = if account.terms.version == AccountVersion::V0 {
+            let request = self.venue.tweaked(&account.terms, &transaction, input, prev);
             let mut signature = self.venue.node.sign_input(&request).await.unwrap();
             signature.push(1);
-            return Ok(ModifySignature { signature, server_nonce: None });
+            ModifySignature { signature, server_nonce: None }
+        } else {
+            let begin = Musig2Request { other_nonce: request.trader_nonce, ..self.venue.request(&account.terms) };
+            let (session, nonce) = self.venue.node.musig2_begin(&begin).await.unwrap();
+            let hash = key_spend_sighash(&transaction, input, prev).unwrap();
+            let partial = self.venue.node.musig2_sign(session, hash, true).await.unwrap();
+            ModifySignature { signature: partial.0.to_vec(), server_nonce: Some(nonce) }
+        };
+        match manners {
+            Manners::Good | Manners::Refuse => Ok(answer),
+            Manners::LoseAnswer => Err(away()),
+            Manners::Short => {
+                answer.signature.pop();
+                Ok(answer)
+            }
+            Manners::Empty => Ok(ModifySignature { signature: Vec::new(), ..answer }),
+            Manners::Bare => {
+                match answer.server_nonce.take() {
+                    Some(_) => {}
+                    None => *answer.signature.last_mut().unwrap() = 0x83,
+                }
+                Ok(answer)
+            }
+            Manners::BadSignature => {
+                let last = answer.signature.len() - 2;
+                answer.signature[last] ^= 1;
+                Ok(answer)
+            }
         }
-        let begin = Musig2Request { other_nonce: request.trader_nonce, ..self.venue.request(&account.terms) };
-        let (session, nonce) = self.venue.node.musig2_begin(&begin).await.unwrap();
-        let hash = key_spend_sighash(&transaction, 0, &request.prev_outputs).unwrap();
-        let partial = self.venue.node.musig2_sign(session, hash, true).await.unwrap();
-        Ok(ModifySignature { signature: partial.0.to_vec(), server_nonce: Some(nonce) })
     }
 
     async fn submit(&self, order: &SubmittedOrder) -> Result<Submission, LinkError> {
@@ -485,7 +629,7 @@ impl VenueLink for TestLink {
     async fn cancel(&self, preimage: OrderPreimage) -> Result<(), LinkError> {
         let mut inner = self.call("cancel")?;
         inner.orders.get_mut(&preimage.nonce()).ok_or(LinkError::NoOrder)?.1 = OrderState::Canceled;
-        Ok(())
+        if std::mem::take(&mut inner.lose_cancel) { Err(away()) } else { Ok(()) }
     }
 
     async fn order_state(&self, nonce: OrderNonce) -> Result<(OrderState, UnitCount), LinkError> {
@@ -538,11 +682,14 @@ impl VenueLink for TestLink {
             ClientMessage::Commit { commit, version } => {
                 assert_eq!(version, BatchVersion(58));
                 inner.streams.get_mut(&self.trader).ok_or_else(away)?.commits.insert(commit);
+                // Whose it is shows only later: the last step is not answered.
                 Some(ServerMessage::Challenge { challenge: AuthChallenge([7; 32]), commit })
             }
+            ClientMessage::Subscribe { account, .. } if inner.ignored == Some(account) => None,
             ClientMessage::Subscribe { account, nonce, signature } => {
                 Some(self.subscribe(account, nonce, &signature, &mut inner))
             }
+            ClientMessage::Recover { .. } => panic!("nobody recovers here"),
             other @ (ClientMessage::Accept { .. } | ClientMessage::Reject(_) | ClientMessage::Sign(_)) => {
                 inner.streams.get_mut(&self.trader).ok_or_else(away)?.from_trader.push_back(other);
                 None

@@ -196,6 +196,7 @@ impl Stage {
             auction: AuctionType::Inbound,
             allowed_nodes: Vec::new(),
             denied_nodes: Vec::new(),
+            public: false,
             side,
         };
         self.sim.wait(async move { handle.submit_order(order).await }).unwrap()
