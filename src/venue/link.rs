@@ -13,7 +13,7 @@ use tidegate_protocol::keys::{BatchId, NodeId, OrderNonce, OrderPreimage};
 use tidegate_protocol::order::{NodeTier, OrderState, SubmittedOrder};
 use tidegate_protocol::units::{BlockCount, UnitCount};
 use tidegate_wire::poolrpc::channel_auctioneer_client::ChannelAuctioneerClient;
-use tidegate_wire::poolrpc::{ClientAuctionMessage, MarketInfoRequest, ServerAuctionMessage, TermsRequest};
+use tidegate_wire::poolrpc::{self, ClientAuctionMessage, MarketInfoRequest, ServerAuctionMessage, TermsRequest};
 use tidegate_wire::{BATCH_SNAPSHOT_NOT_FOUND, DecodeError, NO_ORDER_FOUND, account, market, order, stream};
 use tokio::sync::{Mutex, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,7 +21,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// Largest message that a venue may send: a prepare holds the batch transaction and all counterparts.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
@@ -120,6 +120,63 @@ impl GrpcLink {
 
     fn stream_gone(&self, reason: &str) -> LinkError {
         LinkError::Unreachable { address: self.address.clone(), reason: reason.to_owned() }
+    }
+}
+
+/// Public answers of the venue, handed on as they are: an operator sees also what this program has no use for.
+impl GrpcLink {
+    /// The terms.
+    ///
+    /// # Errors
+    /// [`LinkError`], as of [`VenueLink::terms`].
+    pub async fn raw_terms(&self) -> Result<poolrpc::TermsResponse, LinkError> {
+        let answer = self.client.clone().terms(Self::request(TermsRequest::default())).await;
+        answer.map(Response::into_inner).map_err(|status| self.failed("Terms", &status))
+    }
+
+    /// One past batch.
+    ///
+    /// # Errors
+    /// [`LinkError`], as of [`VenueLink::snapshot`].
+    pub async fn raw_snapshot(
+        &self,
+        request: poolrpc::BatchSnapshotRequest,
+    ) -> Result<poolrpc::BatchSnapshotResponse, LinkError> {
+        let answer = self.client.clone().batch_snapshot(Self::request(request)).await;
+        answer.map(Response::into_inner).map_err(|status| self.failed("BatchSnapshot", &status))
+    }
+
+    /// Past batches, newest first.
+    ///
+    /// # Errors
+    /// [`LinkError`], as of [`VenueLink::snapshots`].
+    pub async fn raw_snapshots(
+        &self,
+        request: poolrpc::BatchSnapshotsRequest,
+    ) -> Result<poolrpc::BatchSnapshotsResponse, LinkError> {
+        let answer = self.client.clone().batch_snapshots(Self::request(request)).await;
+        answer.map(Response::into_inner).map_err(|status| self.failed("BatchSnapshots", &status))
+    }
+
+    /// Open interest by duration.
+    ///
+    /// # Errors
+    /// [`LinkError`], as of [`VenueLink::market_info`].
+    pub async fn raw_market_info(&self) -> Result<poolrpc::MarketInfoResponse, LinkError> {
+        let answer = self.client.clone().market_info(Self::request(MarketInfoRequest::default())).await;
+        answer.map(Response::into_inner).map_err(|status| self.failed("MarketInfo", &status))
+    }
+
+    /// Ratings of nodes.
+    ///
+    /// # Errors
+    /// [`LinkError`], as of [`VenueLink::ratings`].
+    pub async fn raw_ratings(
+        &self,
+        request: poolrpc::ServerNodeRatingRequest,
+    ) -> Result<poolrpc::ServerNodeRatingResponse, LinkError> {
+        let answer = self.client.clone().node_rating(Self::request(request)).await;
+        answer.map(Response::into_inner).map_err(|status| self.failed("NodeRating", &status))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The gRPC service `ChannelAuctioneer` around the auction's flows. Decodes, calls, encodes; decides nothing.
 
+use super::hashmail::Mailboxes;
 use super::streams::{GrpcTraders, Opened};
 use crate::runtime::Shutdown;
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use thiserror::Error;
 use tidegate_ports::{StreamId, TraderEvent, TraderId};
 use tidegate_venue::{Handle, ServeError};
 use tidegate_wire::poolrpc::channel_auctioneer_server::{ChannelAuctioneer, ChannelAuctioneerServer};
+use tidegate_wire::poolrpc::hash_mail_server::HashMailServer;
 use tidegate_wire::poolrpc::{self as rpc, ClientAuctionMessage, ServerAuctionMessage};
 use tidegate_wire::{DecodeError, account, market, order, stream};
 use tokio::net::TcpListener;
@@ -58,19 +60,29 @@ impl BoundServer {
     }
 
     /// Serves until shutdown.
-    pub async fn serve(self, handle: Handle, conf_target: u32, traders: GrpcTraders, shutdown: Shutdown) {
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(
+        self,
+        handle: Handle,
+        conf_target: u32,
+        traders: GrpcTraders,
+        shutdown: Shutdown,
+    ) -> Result<(), tonic::transport::Error> {
+        let mail = Mailboxes::new(handle.clone());
         let service =
             ChannelAuctioneerServer::new(Auctioneer { handle, conf_target, traders, shutdown: shutdown.clone() })
                 .max_decoding_message_size(MAX_REQUEST_BYTES);
+        let mail = HashMailServer::new(mail).max_decoding_message_size(MAX_REQUEST_BYTES);
         let incoming = TcpListenerStream::new(self.listener);
-        let server = tonic::transport::Server::builder()
+        tonic::transport::Server::builder()
             .max_concurrent_streams(64)
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(30)))
             .add_service(service)
-            .serve_with_incoming_shutdown(incoming, async move { shutdown.wanted().await });
-        if let Err(error) = server.await {
-            tracing::error!(%error, "the gRPC listener ended");
-        }
+            .add_service(mail)
+            .serve_with_incoming_shutdown(incoming, async move { shutdown.wanted().await })
+            .await
     }
 }
 
@@ -96,7 +108,7 @@ fn trader_of(metadata: &MetadataMap) -> Result<TraderId, Status> {
     }
 }
 
-fn refuse(error: ServeError) -> Status {
+pub(super) fn refuse(error: ServeError) -> Status {
     use tidegate_venue::ServeClass;
     let text = error.to_string();
     match error.class() {
@@ -108,7 +120,7 @@ fn refuse(error: ServeError) -> Status {
     }
 }
 
-fn malformed(error: DecodeError) -> Status {
+pub(super) fn malformed(error: DecodeError) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
@@ -211,8 +223,9 @@ impl ChannelAuctioneer for Auctioneer {
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 
-    async fn terms(&self, _: Request<rpc::TermsRequest>) -> Result<Response<rpc::TermsResponse>, Status> {
-        let terms = self.handle.terms().await.map_err(refuse)?;
+    async fn terms(&self, request: Request<rpc::TermsRequest>) -> Result<Response<rpc::TermsResponse>, Status> {
+        let trader = trader_of(request.metadata())?;
+        let terms = self.handle.terms_for(trader).await.map_err(refuse)?;
         Ok(Response::new(market::to_terms(&terms, self.conf_target)))
     }
 

@@ -1,14 +1,15 @@
-//! Accounts: reservation, opening, close, and what the chain says about them.
+//! Accounts: reservation, opening, and what the chain says about them.
 
 use crate::actor::Actor;
-use crate::book::{AccountRecord, ReservationRecord, Write};
+use crate::book::{AccountRecord, ChangedAccount, Origin, ReservationRecord, Write};
+use crate::changes::{Seen, seen};
 use crate::error::{Halt, ServeError};
+use crate::leases::LEASE;
 use crate::machine::{AccountEvent, Transition, VenueAccountState, next};
 use bitcoin::hashes::Hash;
-use bitcoin::{Transaction, TxOut, Txid};
+use bitcoin::{OutPoint, Transaction, Txid};
 use tidegate_ports::{
-    Chain, ChainEvent, InitAccount, ModifyAccount, ModifySignature, Musig2Request, NodeError, Reservation,
-    ReservedKeys, ScriptSpend, SignInput, Signer, TraderId, VenueEnv, Wallet, Watch,
+    ChainEvent, InitAccount, NodeError, Reservation, ReservedKeys, Signer, TraderId, VenueEnv, Watch,
 };
 use tidegate_protocol::account::{
     Account, AccountState, AccountTerms, AccountVersion, MAX_EXPIRY_AHEAD, MIN_ACCOUNT_VALUE, MIN_EXPIRY_AHEAD,
@@ -16,8 +17,7 @@ use tidegate_protocol::account::{
 use tidegate_protocol::fees::confirmations_needed;
 use tidegate_protocol::keys::{AccountKey, AuctioneerKey, KeyLocator};
 use tidegate_protocol::order::OrderState;
-use tidegate_protocol::script::{SpendKind, classify_spend, key_spend_sighash};
-use tidegate_protocol::spend::cooperative_transaction;
+use tidegate_protocol::script::SpendKind;
 use tidegate_protocol::units::{BlockCount, BlockHeight, Sats};
 use tracing::{info, warn};
 
@@ -36,14 +36,11 @@ const MAX_SHARED_RESERVATIONS: usize = 100;
 const MAX_ALL_RESERVATIONS: usize = 10_000;
 /// Characters of a user agent, at most.
 const MAX_USER_AGENT: usize = 255;
-/// Outputs of a closing transaction, at most.
-const MAX_CLOSE_OUTPUTS: usize = 100;
-/// SIGHASH_ALL, appended to the signature of a version 0 account.
-const SIGHASH_ALL: u8 = 1;
 
 /// Prefixes of the names of watches; the account key follows.
 const CONFIRMATION: &str = "conf/";
 const SPEND: &str = "spend/";
+const ORIGIN: &str = "origin/";
 
 fn watched_account(name: &str, kind: &str) -> Option<AccountKey> {
     name.strip_prefix(kind)?.parse().ok()
@@ -137,7 +134,7 @@ impl<E: VenueEnv> Actor<'_, E> {
             info!(%account, "announced under another token than it was reserved with");
         }
         check_announcement(&reserved, request)?;
-        let secret = self.env.signer().shared_secret(account.point(), self.key.locator).await?;
+        let secret = self.node.shared_secret(account.point(), self.key.locator).await?;
         let terms = AccountTerms {
             version: reserved.version,
             trader: account,
@@ -157,7 +154,9 @@ impl<E: VenueEnv> Actor<'_, E> {
             height_hint: reserved.height_hint,
             user_agent: agent.to_owned(),
             trader: trader.0,
-            closing: None,
+            changes: Vec::new(),
+            origin: None,
+            latest: None,
         };
         info!(%account, outpoint = %record.outpoint, value = record.value.get(), "account announced");
         self.commit(vec![Write::Account(record), Write::DropReservation(account)]).await?;
@@ -167,113 +166,28 @@ impl<E: VenueEnv> Actor<'_, E> {
 
     /// Whether the caller speaks for the account: it is subscribed on its stream, which proved the key; or, while it is
     /// subscribed nowhere, it was announced under the same identity. Every matched counterpart knows the account's key,
-    /// so the key alone says nothing.
-    fn speaks_for(&self, trader: TraderId, record: &AccountRecord) -> bool {
+    /// so the key alone says nothing. Clients do not subscribe expired accounts, and may come with a new token after a
+    /// start: since a change of an expired account needs its owner's half and keeps nobody from anything, it is signed
+    /// for anybody.
+    pub(crate) fn speaks_for(&self, trader: TraderId, record: &AccountRecord) -> bool {
         match self.streams.of_account(record.key()) {
             Some((_, stream)) => stream.trader == trader,
-            None => record.trader == trader.0,
+            None => record.trader == trader.0 || record.state == VenueAccountState::Expired,
         }
-    }
-
-    /// Our half of a close. From then on the owner alone decides whether the output still exists, so the account is
-    /// left out of batches for good: there is no time after which a signed close can not be published.
-    ///
-    /// # Source
-    /// Protocol notes, auctioneer §4.5, rpc §8.3.
-    pub(crate) async fn modify(
-        &mut self,
-        trader: TraderId,
-        request: &ModifyAccount,
-    ) -> Result<ModifySignature, ServeError> {
-        let account = request.account;
-        let mut record = self.book.accounts.get(&account).ok_or(ServeError::NoAccount(account))?.clone();
-        if !self.speaks_for(trader, &record) {
-            return Err(ServeError::NotTheOwner(account));
-        }
-        if request.new_params.is_some() || !request.new_inputs.is_empty() {
-            return Err(ServeError::Unsupported("deposits, withdrawals, renewals and upgrades of accounts"));
-        }
-        if self.running.contains(&account) {
-            return Err(ServeError::AccountBusy(account));
-        }
-        if matches!(record.state, VenueAccountState::PendingOpen | VenueAccountState::Closed) {
-            return Err(ServeError::AccountState { account, state: record.state, what: "a close" });
-        }
-        if self.book.active_orders(account).next().is_some() {
-            return Err(ServeError::OrdersOpen(account));
-        }
-        let found = request.new_outputs.len();
-        if found > MAX_CLOSE_OUTPUTS {
-            return Err(ServeError::TooMany { what: "outputs", found, max: MAX_CLOSE_OUTPUTS });
-        }
-        let transaction = cooperative_transaction(&as_protocol_account(&record), request.new_outputs.clone())?;
-        let txid = transaction.compute_txid();
-        let outpoint = record.outpoint;
-        let spent = record.terms.output(record.value)?;
-        let signature = self.sign_alone(&record.terms, transaction, spent, request).await?;
-        // Only now, and durable before the signature leaves: from here on the output may vanish at any time.
-        record.closing = Some(txid);
-        info!(%account, %outpoint, %txid, "close signed");
-        let receipt = self.commit(vec![Write::Account(record)]).await?;
-        if receipt.names_closing(account, txid) {
-            Ok(signature)
-        } else {
-            Err(ServeError::Internal("a close was not stored"))
-        }
-    }
-
-    /// Signs the only input of a transaction that spends an account.
-    async fn sign_alone(
-        &self,
-        terms: &AccountTerms,
-        transaction: Transaction,
-        spent: TxOut,
-        request: &ModifyAccount,
-    ) -> Result<ModifySignature, ServeError> {
-        let signer = self.env.signer();
-        let Some(version) = terms.version.musig2() else {
-            let script = terms.inner_script()?;
-            let tweak = terms.auctioneer_tweak()?;
-            let spend = ScriptSpend::SegwitV0 { script };
-            let input = SignInput { transaction, input: 0, prev_outputs: vec![spent], key: self.key, tweak, spend };
-            let mut signature = signer.sign_input(&input).await?;
-            signature.push(SIGHASH_ALL);
-            return Ok(ModifySignature { signature, server_nonce: None });
-        };
-        let nonce = request.trader_nonce.ok_or(ServeError::NonceMissing)?;
-        let message =
-            key_spend_sighash(&transaction, 0, &[spent]).map_err(|_| ServeError::Internal("a close has no input"))?;
-        let begin = Musig2Request {
-            signer: self.key.locator,
-            keys: [self.key.point, *terms.trader.point()],
-            version,
-            merkle_root: terms.merkle_root()?,
-            other_nonce: Some(nonce),
-        };
-        let (session, server_nonce) = signer.musig2_begin(&begin).await?;
-        let partial = match signer.musig2_sign(session, message, true).await {
-            Ok(partial) => partial,
-            Err(error) => {
-                // The session is useless now; that it is forgotten is a courtesy to the node.
-                drop(signer.musig2_cleanup(session).await);
-                return Err(error.into());
-            }
-        };
-        Ok(ModifySignature { signature: partial.0.to_vec(), server_nonce: Some(server_nonce) })
     }
 
     pub(crate) async fn on_chain(&mut self, event: ChainEvent) -> Result<(), Halt> {
         match event {
             ChainEvent::Block { height } => self.on_block(height).await,
-            ChainEvent::Confirmed { name, transaction, .. } => self.on_confirmed(&name, &transaction).await,
-            ChainEvent::Spent { name, transaction, .. } => self.on_spent(&name, &transaction).await,
+            ChainEvent::Confirmed { name, height, transaction } => self.on_confirmed(&name, height, &transaction).await,
+            ChainEvent::Spent { name, height, transaction } => self.on_spent(&name, height, &transaction).await,
         }
     }
 
     /// A new best height: accounts expire, and the fee estimate is renewed.
     pub(crate) async fn on_block(&mut self, height: BlockHeight) -> Result<(), Halt> {
         self.height = height;
-        match self.env.wallet().estimate_fee(self.config.fee_conf_target).await {
+        match self.node.estimate_fee(self.config.fee_conf_target).await {
             Ok(rate) => self.estimate = rate,
             Err(error) => warn!(%error, "no fee estimate"),
         }
@@ -294,7 +208,7 @@ impl<E: VenueEnv> Actor<'_, E> {
         if !writes.is_empty() {
             self.commit(writes).await?;
         }
-        Ok(())
+        self.end_matured_leases().await
     }
 
     /// The rows that an event changes: the account, and its orders once they can never be matched again.
@@ -323,9 +237,9 @@ impl<E: VenueEnv> Actor<'_, E> {
         orders.chain([Write::Account(record)]).collect()
     }
 
-    async fn on_confirmed(&mut self, name: &str, transaction: &Transaction) -> Result<(), Halt> {
+    async fn on_confirmed(&mut self, name: &str, height: BlockHeight, transaction: &Transaction) -> Result<(), Halt> {
         let Some(account) = watched_account(name, CONFIRMATION) else {
-            return self.on_batch_confirmed(transaction).await;
+            return self.on_batch_confirmed(transaction, height).await;
         };
         let Some(record) = self.book.accounts.get(&account) else { return Ok(()) };
         if transaction.compute_txid() != record.outpoint.txid {
@@ -335,9 +249,10 @@ impl<E: VenueEnv> Actor<'_, E> {
             warn!(%account, outpoint = %record.outpoint, "the confirmed output is not the announced one: never opened");
             return Ok(());
         }
-        let writes = self.account_writes(account, AccountEvent::Confirmed);
+        let writes = self.confirmed_writes(account, transaction);
         if !writes.is_empty() {
             self.commit(writes).await?;
+            self.unwatch(ORIGIN, account).await;
         }
         let expired = self.book.accounts.get(&account).is_some_and(|record| record.terms.expiry <= self.height);
         if expired {
@@ -348,23 +263,93 @@ impl<E: VenueEnv> Actor<'_, E> {
         Ok(())
     }
 
-    /// The current output of an account was spent in a block. Batches are stored before they are published, so a spend
-    /// of the *current* output is never one of ours.
-    async fn on_spent(&mut self, name: &str, transaction: &Transaction) -> Result<(), Halt> {
-        let Some(account) = watched_account(name, SPEND) else { return Ok(()) };
-        let Some(record) = self.book.accounts.get(&account) else { return Ok(()) };
-        let Some(input) = transaction.input.iter().find(|input| input.previous_output == record.outpoint) else {
-            return Ok(());
-        };
-        let txid = transaction.compute_txid();
-        match classify_spend(&input.witness) {
-            SpendKind::Expiry => info!(%account, %txid, "account spent by its owner after expiry"),
-            SpendKind::Cooperative => info!(%account, %txid, agreed = (record.closing == Some(txid)), "account closed"),
-            SpendKind::Unknown => warn!(%account, %txid, "account spent in a way that is not known"),
+    /// An output of an account was spent in a block: the current one, or the one before it when a reorganisation puts
+    /// another of the owner's changes in the place of the first. Batches are stored before they are published, so such
+    /// a spend is never one of ours.
+    async fn on_spent(&mut self, name: &str, height: BlockHeight, transaction: &Transaction) -> Result<(), Halt> {
+        if let Some(channel) = name.strip_prefix(LEASE).and_then(|channel| channel.parse().ok()) {
+            return self.on_lease_spent(channel, height, transaction).await;
         }
-        let writes = self.account_writes(account, AccountEvent::SpentForGood);
-        self.commit(writes).await?;
+        let account = watched_account(name, SPEND).or_else(|| watched_account(name, ORIGIN));
+        let Some(record) = account.and_then(|account| self.book.accounts.get(&account)) else { return Ok(()) };
+        let (account, txid) = (record.key(), transaction.compute_txid());
+        let writes = match seen(record, transaction) {
+            None => return Ok(()),
+            Some(Seen::Changed(after)) => self.update_writes(account, &after, height, transaction),
+            Some(Seen::Ended(kind)) => {
+                match kind {
+                    SpendKind::Expiry => info!(%account, %txid, "account spent by its owner after expiry"),
+                    SpendKind::Cooperative => info!(%account, %txid, "account closed"),
+                    SpendKind::Unknown => warn!(%account, %txid, "account spent in a way that is not known"),
+                }
+                self.closed_writes(account, height, transaction)
+            }
+        };
+        if !writes.is_empty() {
+            self.commit(writes).await?;
+            self.unwatch_spend(account).await;
+            self.watch_account_or_later(account).await;
+        }
         Ok(())
+    }
+
+    /// A change by the owner came true.
+    fn update_writes(
+        &self,
+        account: AccountKey,
+        after: &ChangedAccount,
+        height: BlockHeight,
+        transaction: &Transaction,
+    ) -> Vec<Write> {
+        let Some(mut record) = self.book.accounts.get(&account).cloned() else { return Vec::new() };
+        let from = record.state;
+        let Transition::To(to) = next(from, AccountEvent::UpdateSeen) else {
+            warn!(%account, ?from, "a change is seen that must not happen: ignored");
+            return Vec::new();
+        };
+        if record.origin.is_none() {
+            let Ok(script) = record.terms.output_script() else { return Vec::new() };
+            record.origin = Some(Origin { outpoint: record.outpoint, script, height_hint: record.height_hint });
+        }
+        record.state = match next(to, AccountEvent::ExpiryReached) {
+            Transition::To(expired) if after.terms.expiry <= self.height => expired,
+            Transition::To(_) | Transition::Stay(_) | Transition::Illegal => to,
+        };
+        record.terms = after.terms;
+        record.value = after.value;
+        record.outpoint = OutPoint { txid: transaction.compute_txid(), vout: after.vout };
+        record.height_hint = height;
+        record.latest = Some(transaction.clone());
+        info!(%account, ?from, to = ?record.state, outpoint = %record.outpoint, value = record.value.get(), "account changed by its owner");
+        vec![Write::Account(record)]
+    }
+
+    fn closed_writes(&self, account: AccountKey, height: BlockHeight, transaction: &Transaction) -> Vec<Write> {
+        let mut writes = self.account_writes(account, AccountEvent::SpentForGood);
+        for write in &mut writes {
+            if let Write::Account(record) = write {
+                record.changes.clear();
+                record.origin = None;
+                record.height_hint = height;
+                record.latest = Some(transaction.clone());
+            }
+        }
+        writes
+    }
+
+    /// The current output has its confirmations: what spent the one before can not change any more.
+    fn confirmed_writes(&self, account: AccountKey, transaction: &Transaction) -> Vec<Write> {
+        let mut writes = self.account_writes(account, AccountEvent::Confirmed);
+        let of_batch =
+            self.book.batches.iter().any(|batch| batch.transaction.compute_txid() == transaction.compute_txid());
+        for write in &mut writes {
+            if let Write::Account(record) = write {
+                record.origin = None;
+                record.changes.retain(|change| change.spends == record.outpoint);
+                record.latest = (!of_batch).then(|| transaction.clone());
+            }
+        }
+        writes
     }
 
     /// Sets every watch again.
@@ -374,6 +359,9 @@ impl<E: VenueEnv> Actor<'_, E> {
         }
         for batch in self.book.batches.iter().filter(|batch| !batch.confirmed) {
             self.watch_batch(batch).await?;
+        }
+        for lease in self.book.leases.values() {
+            self.watch_lease(lease).await?;
         }
         Ok(())
     }
@@ -398,13 +386,18 @@ impl<E: VenueEnv> Actor<'_, E> {
             return Ok(());
         };
         let (outpoint, height_hint) = (record.outpoint, record.height_hint.saturating_sub(REORGANISATION));
+        if let Some(Origin { outpoint, script, height_hint }) = record.origin.clone() {
+            let height_hint = height_hint.saturating_sub(REORGANISATION);
+            let watch = Watch::Spend { outpoint, script, height_hint };
+            self.node.watch(&format!("{ORIGIN}{account}"), watch).await?;
+        }
         if record.state.awaits_confirmation() {
             let confirmations = confirmations_needed(record.value, self.config.max_account_value);
             let watch = Watch::Confirmation { txid: outpoint.txid, script, confirmations, height_hint };
-            self.env.chain().watch(&format!("{CONFIRMATION}{account}"), watch).await
+            self.node.watch(&format!("{CONFIRMATION}{account}"), watch).await
         } else {
             let watch = Watch::Spend { outpoint, script, height_hint };
-            self.env.chain().watch(&format!("{SPEND}{account}"), watch).await
+            self.node.watch(&format!("{SPEND}{account}"), watch).await
         }
     }
 
@@ -412,13 +405,17 @@ impl<E: VenueEnv> Actor<'_, E> {
     pub(crate) fn may_match(&self, record: &AccountRecord) -> bool {
         let cutoff = self.height.checked_add(self.config.expiry_cutoff);
         record.state.may_match()
-            && record.closing.is_none()
+            && record.changes.is_empty()
             && cutoff.is_some_and(|cutoff| record.terms.expiry > cutoff)
     }
 
-    /// An output that a batch spent is no longer watched: its successor is.
+    /// An output that was spent is no longer watched: its successor is.
     pub(crate) async fn unwatch_spend(&self, account: AccountKey) {
-        if let Err(error) = self.env.chain().unwatch(&format!("{SPEND}{account}")).await {
+        self.unwatch(SPEND, account).await;
+    }
+
+    async fn unwatch(&self, kind: &str, account: AccountKey) {
+        if let Err(error) = self.node.unwatch(&format!("{kind}{account}")).await {
             // A late event of the old output is recognised by its outpoint and ignored.
             warn!(%account, %error, "an old watch could not be ended");
         }
@@ -451,15 +448,16 @@ fn output_is_as_announced(record: &AccountRecord, transaction: &Transaction) -> 
     }
 }
 
-/// The account in the words of the shared rules. The place of the trader's key is the trader's secret and not used.
-fn as_protocol_account(record: &AccountRecord) -> Account {
+/// An account's output in the words of the shared rules. The place of the trader's key is the trader's secret and not
+/// used.
+pub(crate) fn as_protocol_account(terms: &AccountTerms, value: Sats, outpoint: OutPoint) -> Account {
     Account {
-        terms: record.terms,
+        terms: *terms,
         locator: KeyLocator { family: 0, index: 0 },
-        value: record.value,
+        value,
         state: AccountState::Open,
-        height_hint: record.height_hint,
-        outpoint: Some(record.outpoint),
+        height_hint: BlockHeight::new(0),
+        outpoint: Some(outpoint),
         latest_tx: None,
     }
 }

@@ -4,6 +4,7 @@ use crate::book::{Book, Receipt, Write};
 use crate::config::VenueConfig;
 use crate::error::{Halt, KeyMismatch, ServeError};
 use crate::handle::{Command, TickOutcome};
+use crate::node::Node;
 use crate::rejects::ConflictList;
 use crate::round::Collector;
 use crate::streams::Streams;
@@ -14,7 +15,6 @@ use futures_util::{FutureExt, StreamExt, select_biased};
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_ports::{
     Chain, ChainEvent, Clock, NodeError, Signer, StoreError, StreamId, Timestamp, TraderEvent, Traders, VenueEnv,
-    Wallet,
 };
 use tidegate_protocol::keys::{AccountKey, AuctioneerKey, BatchKey, FAMILY_AUCTIONEER, KeyDescriptor, KeyLocator};
 use tidegate_protocol::script::INITIAL_BATCH_KEY;
@@ -74,6 +74,8 @@ pub(crate) enum Event {
 
 pub(crate) struct Actor<'e, E: VenueEnv> {
     pub(crate) env: &'e E,
+    /// The node behind it, with a bounded patience.
+    pub(crate) node: Node<'e, E>,
     pub(crate) config: VenueConfig,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) book: Book,
@@ -85,10 +87,10 @@ pub(crate) struct Actor<'e, E: VenueEnv> {
     /// Last estimate of the chain fee rate.
     pub(crate) estimate: SatPerKw,
     pub(crate) conflicts: ConflictList,
+    /// Script of the node's wallet to which the next batch may pay the income.
+    pub(crate) wallet_script: Option<ScriptBuf>,
     /// Partial refusals of each stream in the attempt to clear that is under way.
     pub(crate) refusals: BTreeMap<StreamId, u32>,
-    /// Script that receives the income of the next batch.
-    pub(crate) operator: Option<ScriptBuf>,
     /// Answers of the step under way.
     pub(crate) collector: Option<Collector>,
     /// Accounts of the batch under way.
@@ -110,8 +112,9 @@ async fn start<E: VenueEnv>(venue: Venue, env: &E) -> Result<Option<Actor<'_, E>
     let Venue { config, mut commands } = venue;
     let first: BatchKey = INITIAL_BATCH_KEY.parse()?;
     let mut book = Book::load(env.store(), first).await?;
+    let node = Node::new(env);
     let (key, height, estimate) = loop {
-        match ask_node(env, &config).await {
+        match ask_node(&node, &config).await {
             Ok(answers) => break answers,
             Err(error) => warn!(%error, "waiting for the node"),
         }
@@ -133,6 +136,7 @@ async fn start<E: VenueEnv>(venue: Venue, env: &E) -> Result<Option<Actor<'_, E>
     let next_tick = config.tick_ms.map(|ms| env.clock().now().plus_ms(ms));
     Ok(Some(Actor {
         env,
+        node,
         config,
         commands,
         book,
@@ -141,8 +145,8 @@ async fn start<E: VenueEnv>(venue: Venue, env: &E) -> Result<Option<Actor<'_, E>
         height,
         estimate,
         conflicts: ConflictList::default(),
+        wallet_script: None,
         refusals: BTreeMap::new(),
-        operator: None,
         collector: None,
         running: BTreeSet::new(),
         pending_ticks: Vec::new(),
@@ -156,12 +160,12 @@ async fn start<E: VenueEnv>(venue: Venue, env: &E) -> Result<Option<Actor<'_, E>
 }
 
 async fn ask_node<E: VenueEnv>(
-    env: &E,
+    node: &Node<'_, E>,
     config: &VenueConfig,
 ) -> Result<(KeyDescriptor, BlockHeight, SatPerKw), NodeError> {
-    let key = env.signer().derive_key(KeyLocator { family: FAMILY_AUCTIONEER, index: 0 }).await?;
-    let height = env.chain().best_height().await?;
-    let estimate = env.wallet().estimate_fee(config.fee_conf_target).await?;
+    let key = node.derive_key(KeyLocator { family: FAMILY_AUCTIONEER, index: 0 }).await?;
+    let height = node.best_height().await?;
+    let estimate = node.estimate_fee(config.fee_conf_target).await?;
     Ok((key, height, estimate))
 }
 
@@ -185,11 +189,15 @@ impl Command {
         // A caller that does not wait any more needs no answer.
         match self {
             Command::Reserve(_, _, reply) => drop(reply.send(Err(error))),
-            Command::Init(_, _, _, reply) | Command::Cancel(_, reply) => drop(reply.send(Err(error))),
+            Command::Init(_, _, _, reply)
+            | Command::Cancel(_, reply)
+            | Command::Ban(_, _, reply)
+            | Command::Wish(_, reply) => drop(reply.send(Err(error))),
             Command::Modify(_, _, reply) => drop(reply.send(Err(error))),
+            Command::BoxOwner(_, _, reply) => drop(reply.send(Err(error))),
             Command::Submit(_, reply) => drop(reply.send(Err(error))),
             Command::OrderState(_, reply) => drop(reply.send(Err(error))),
-            Command::Terms(reply) => drop(reply.send(Err(error))),
+            Command::Terms(_, reply) => drop(reply.send(Err(error))),
             Command::Snapshot(_, reply) => drop(reply.send(Err(error))),
             Command::Snapshots(_, _, reply) => drop(reply.send(Err(error))),
             Command::MarketInfo(reply) => drop(reply.send(Err(error))),
@@ -279,7 +287,7 @@ impl<E: VenueEnv> Actor<'_, E> {
             // All handles are gone: nobody could ever stop us.
             Event::Command(None) => self.stopping = true,
             Event::Command(Some(command)) => self.serve(command).await?,
-            Event::Trader(event) => self.on_trader(event).await,
+            Event::Trader(event) => self.on_trader(event).await?,
             Event::Chain(Ok(event)) => self.on_chain(event).await?,
             Event::Chain(Err(error)) => {
                 warn!(%error, "the chain's events broke off");
@@ -333,12 +341,15 @@ impl<E: VenueEnv> Actor<'_, E> {
             Command::Submit(order, reply) => answer(reply, self.submit(*order).await),
             Command::Cancel(preimage, reply) => answer(reply, self.cancel(preimage).await),
             Command::OrderState(nonce, reply) => answer(reply, self.order_state(nonce)),
-            Command::Terms(reply) => answer(reply, Ok(self.terms())),
+            Command::Terms(trader, reply) => answer(reply, Ok(self.terms(trader))),
             Command::Snapshot(batch, reply) => answer(reply, self.snapshot(batch)),
             Command::Snapshots(start, count, reply) => answer(reply, self.snapshots(start, count)),
             Command::MarketInfo(reply) => answer(reply, Ok(self.market_info())),
             Command::Ratings(nodes, reply) => answer(reply, self.ratings(&nodes)),
             Command::Status(reply) => answer(reply, Ok(self.status())),
+            Command::BoxOwner(id, claim, reply) => answer(reply, self.box_owner(id, &claim)),
+            Command::Wish(wish, reply) => answer(reply, self.set_wish(wish).await),
+            Command::Ban(account, length, reply) => answer(reply, self.set_ban(account, length).await),
             Command::Tick(reply) => {
                 self.pending_ticks.push(reply);
                 Ok(())

@@ -1,12 +1,16 @@
 //! Everything durable of a venue, in memory and in the store, and the one function that writes it.
 
+use crate::archive::Orders;
+use crate::bans::Banned;
+use crate::leases::{LeaseSide, Maturity};
 use crate::machine::VenueAccountState;
-use bitcoin::{OutPoint, Transaction, Txid};
+use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_ports::{
-    BatchSnapshot, Change, Reservation, ReservedKeys, Row, Sequence, SnapshotMatch, Store, StoreError, TraderId,
+    BatchSnapshot, Change, Reservation, ReservedAccount, ReservedKeys, Row, Sequence, SnapshotMatch, Store, StoreError,
+    TraderId,
 };
 use tidegate_protocol::account::{AccountTerms, AccountVersion};
 use tidegate_protocol::fees::{ExecutionFee, reserved_value};
@@ -19,13 +23,17 @@ const RESERVATIONS: &str = "v_reservation";
 const ORDERS: &str = "v_order";
 const BATCHES: &str = "v_batch";
 const META: &str = "v_meta";
+const BANS: &str = "v_ban";
+const LEASES: &str = "v_lease";
 /// Transactions remembered as shown for signing.
 const MAX_SIGNED: usize = 1000;
-const TABLES: [&str; 5] = [ACCOUNTS, RESERVATIONS, ORDERS, BATCHES, META];
+const TABLES: [&str; 7] = [ACCOUNTS, RESERVATIONS, ORDERS, BATCHES, META, BANS, LEASES];
 
 const META_BATCH_KEY: &str = "batch_key";
 const META_AUCTIONEER: &str = "auctioneer_key";
 const META_SIGNED: &str = "signed";
+const META_MASTER: &str = "master";
+const META_WISH: &str = "operator_wish";
 
 /// An account as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,13 +52,68 @@ pub(crate) struct AccountRecord {
     pub(crate) user_agent: String,
     /// Identity under which it was announced. A client may come back under another; a subscription proves the key.
     pub(crate) trader: [u8; 32],
-    /// A closing transaction that was signed. From then on the owner alone decides whether the output still exists.
-    pub(crate) closing: Option<Txid>,
+    /// What the owner had us sign, and may or may not publish. From then on the owner alone decides whether the output
+    /// still exists; only the chain settles it.
+    #[serde(default)]
+    pub(crate) changes: Vec<SignedChange>,
+    /// The output before the current one, while the change that replaced it is unconfirmed: after a reorganisation
+    /// another of the signed changes may take its place.
+    #[serde(default)]
+    pub(crate) origin: Option<Origin>,
+    /// The transaction that made the current output, or spent the last one. Nothing before it was seen, and for a batch,
+    /// which has a record of its own.
+    #[serde(default)]
+    pub(crate) latest: Option<Transaction>,
+}
+
+/// A transaction of the owner that we signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SignedChange {
+    /// The output of the account that it spends.
+    pub(crate) spends: OutPoint,
+    /// Without witnesses.
+    pub(crate) transaction: Transaction,
+    /// The account that it makes; nothing closes it.
+    pub(crate) after: Option<ChangedAccount>,
+}
+
+/// An account as a change by its owner leaves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ChangedAccount {
+    pub(crate) terms: AccountTerms,
+    pub(crate) value: Sats,
+    /// Index of its output.
+    pub(crate) vout: u32,
+}
+
+impl SignedChange {
+    pub(crate) fn txid(&self) -> Txid {
+        self.transaction.compute_txid()
+    }
+}
+
+/// A spent output of an account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    pub(crate) outpoint: OutPoint,
+    pub(crate) script: ScriptBuf,
+    pub(crate) height_hint: BlockHeight,
 }
 
 impl AccountRecord {
     pub(crate) fn key(&self) -> AccountKey {
         self.terms.trader
+    }
+
+    /// A close was signed.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.changes.iter().any(|change| change.after.is_none())
+    }
+
+    /// The least value that the account may turn out to have.
+    pub(crate) fn least_value(&self) -> Sats {
+        let changed = self.changes.iter().filter_map(|change| change.after).map(|after| after.value);
+        changed.fold(self.value, Sats::min)
     }
 }
 
@@ -92,6 +155,13 @@ impl ReservationRecord {
     pub(crate) fn keys(&self) -> ReservedKeys {
         ReservedKeys { auctioneer: self.auctioneer, batch: self.batch }
     }
+
+    /// As its owner is told.
+    pub(crate) fn told(&self) -> ReservedAccount {
+        let ReservationRecord { account, value, expiry, version, height_hint, .. } = *self;
+        let reservation = Reservation { value, expiry, trader: account, version };
+        ReservedAccount { reservation, keys: self.keys(), height_hint }
+    }
 }
 
 /// An order as stored.
@@ -129,6 +199,50 @@ pub(crate) struct PairRecord {
 pub(crate) struct MarketRecord {
     pub(crate) price: RatePerBillion,
     pub(crate) pairs: Vec<PairRecord>,
+}
+
+/// The venue's own coin: made by the last batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MasterRecord {
+    pub(crate) outpoint: OutPoint,
+    pub(crate) value: Sats,
+    /// The batch key that its script was made with: that of the batch that spends it.
+    pub(crate) batch: BatchKey,
+}
+
+/// What the operator wants of the next batch. It stands until a batch was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorWish {
+    /// Outputs to pay from the master account.
+    pub withdrawals: Vec<TxOut>,
+    /// Chain fee rate instead of the estimated one. With it, a batch is made for the sake of unconfirmed ones even when
+    /// no two orders meet.
+    pub rate: Option<SatPerKw>,
+}
+
+/// A ban, running or over. One row per offender: the latest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BanRecord {
+    pub(crate) who: Banned,
+    pub(crate) start: BlockHeight,
+    pub(crate) length: BlockCount,
+    /// How many there were, this one included.
+    pub(crate) count: u32,
+}
+
+/// A leased channel that has not matured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LeaseRecord {
+    /// Its funding output.
+    pub(crate) channel: OutPoint,
+    pub(crate) script: ScriptBuf,
+    /// Best height when the batch was made.
+    pub(crate) height_hint: BlockHeight,
+    pub(crate) maturity: Maturity,
+    /// Height of the block with the batch.
+    pub(crate) confirmed: Option<BlockHeight>,
+    pub(crate) seller: LeaseSide,
+    pub(crate) buyer: LeaseSide,
 }
 
 /// What a batch did to an account.
@@ -181,13 +295,19 @@ pub(crate) enum Write {
     BatchKey(BatchKey),
     Auctioneer(AuctioneerKey),
     Signed(Vec<Txid>),
+    /// The venue's own coin; nothing while there is none.
+    Master(Option<MasterRecord>),
+    Wish(OperatorWish),
+    Ban(BanRecord),
+    Lease(LeaseRecord),
+    DropLease(OutPoint),
 }
 
 /// Proof that something is durable. Only [`Book::commit`] makes one.
 #[derive(Debug)]
 pub(crate) struct Receipt {
     batches: BTreeMap<BatchId, Txid>,
-    closings: BTreeMap<AccountKey, Txid>,
+    changes: BTreeSet<(AccountKey, Txid)>,
     attempts: BTreeSet<Txid>,
 }
 
@@ -197,9 +317,9 @@ impl Receipt {
         self.batches.get(&batch) == Some(&txid)
     }
 
-    /// The close is stored: our half of its signature may leave.
-    pub(crate) fn names_closing(&self, account: AccountKey, txid: Txid) -> bool {
-        self.closings.get(&account) == Some(&txid)
+    /// The change by the owner is stored: our half of its signature may leave.
+    pub(crate) fn names_change(&self, account: AccountKey, txid: Txid) -> bool {
+        self.changes.contains(&(account, txid))
     }
 
     /// The attempt is stored: traders may be asked to sign it.
@@ -214,7 +334,7 @@ pub(crate) struct Book {
     sequence: Sequence,
     pub(crate) accounts: BTreeMap<AccountKey, AccountRecord>,
     pub(crate) reservations: BTreeMap<AccountKey, ReservationRecord>,
-    pub(crate) orders: BTreeMap<OrderNonce, OrderRecord>,
+    pub(crate) orders: Orders,
     /// By number.
     pub(crate) batches: Vec<BatchRecord>,
     /// Name of the next batch.
@@ -224,6 +344,14 @@ pub(crate) struct Book {
     /// Transactions that traders were asked to sign under the present batch key.
     /// Oldest first, the latest [`MAX_SIGNED`].
     pub(crate) signed: Vec<Txid>,
+    /// The venue's own coin.
+    pub(crate) master: Option<MasterRecord>,
+    /// What the operator wants of the next batch.
+    pub(crate) wish: OperatorWish,
+    /// The latest of each offender.
+    pub(crate) bans: BTreeMap<Banned, BanRecord>,
+    /// Leased channels that have not matured.
+    pub(crate) leases: BTreeMap<OutPoint, LeaseRecord>,
 }
 
 fn corrupt(row: &Row, reason: impl ToString) -> StoreError {
@@ -249,23 +377,31 @@ impl Book {
             sequence,
             accounts: BTreeMap::new(),
             reservations: BTreeMap::new(),
-            orders: BTreeMap::new(),
+            orders: Orders::default(),
             batches: Vec::new(),
             batch_key: first,
             auctioneer: None,
             signed: Vec::new(),
+            master: None,
+            wish: OperatorWish::default(),
+            bans: BTreeMap::new(),
+            leases: BTreeMap::new(),
         };
         for row in &rows {
             match row.table.as_str() {
                 ACCOUNTS => book.remember(Write::Account(read(row)?)),
                 RESERVATIONS => book.remember(Write::Reservation(read(row)?)),
                 ORDERS => book.remember(Write::Order(read(row)?)),
+                BANS => book.remember(Write::Ban(read(row)?)),
+                LEASES => book.remember(Write::Lease(read(row)?)),
                 // Numbers do not follow the order of the keys: sorted below.
                 BATCHES => book.batches.push(read(row)?),
                 _ => match row.key.as_str() {
                     META_BATCH_KEY => book.batch_key = read(row)?,
                     META_AUCTIONEER => book.auctioneer = Some(read(row)?),
                     META_SIGNED => book.signed = read(row)?,
+                    META_MASTER => book.master = read(row)?,
+                    META_WISH => book.wish = read(row)?,
                     _ => return Err(corrupt(row, "unknown row: written by a later version?")),
                 },
             }
@@ -278,19 +414,24 @@ impl Book {
     pub(crate) async fn commit<S: Store>(&mut self, store: &S, writes: Vec<Write>) -> Result<Receipt, StoreError> {
         let changes = writes.iter().map(Write::change).collect::<Result<Vec<_>, _>>()?;
         self.sequence = store.apply(self.sequence, &changes).await?;
-        let mut receipt = Receipt { batches: BTreeMap::new(), closings: BTreeMap::new(), attempts: BTreeSet::new() };
+        let mut receipt = Receipt { batches: BTreeMap::new(), changes: BTreeSet::new(), attempts: BTreeSet::new() };
         for write in writes {
             match &write {
                 Write::Batch(batch) => {
                     receipt.batches.insert(batch.id, batch.transaction.compute_txid());
                 }
                 Write::Account(account) => {
-                    receipt.closings.extend(account.closing.map(|txid| (account.key(), txid)));
+                    receipt.changes.extend(account.changes.iter().map(|change| (account.key(), change.txid())));
                 }
                 Write::Signed(txids) => receipt.attempts.extend(txids),
                 Write::Reservation(_)
                 | Write::DropReservation(_)
                 | Write::Order(_)
+                | Write::Master(_)
+                | Write::Wish(_)
+                | Write::Ban(_)
+                | Write::Lease(_)
+                | Write::DropLease(_)
                 | Write::BatchKey(_)
                 | Write::Auctioneer(_) => {}
             }
@@ -304,7 +445,7 @@ impl Book {
             Write::Account(record) => drop(self.accounts.insert(record.key(), record)),
             Write::Reservation(record) => drop(self.reservations.insert(record.account, record)),
             Write::DropReservation(account) => drop(self.reservations.remove(&account)),
-            Write::Order(record) => drop(self.orders.insert(record.nonce(), record)),
+            Write::Order(record) => self.orders.put(record),
             Write::Batch(record) => match self.batches.iter_mut().find(|batch| batch.id == record.id) {
                 Some(known) => *known = *record,
                 None => self.batches.push(*record),
@@ -312,14 +453,17 @@ impl Book {
             Write::BatchKey(key) => self.batch_key = key,
             Write::Auctioneer(key) => self.auctioneer = Some(key),
             Write::Signed(txids) => self.signed = txids,
+            Write::Master(record) => self.master = record,
+            Write::Wish(wish) => self.wish = wish,
+            Write::Ban(record) => drop(self.bans.insert(record.who, record)),
+            Write::Lease(record) => drop(self.leases.insert(record.channel, record)),
+            Write::DropLease(channel) => drop(self.leases.remove(&channel)),
         }
     }
 
     /// Orders of an account that are not archived.
     pub(crate) fn active_orders(&self, account: AccountKey) -> impl Iterator<Item = &OrderRecord> {
-        self.orders
-            .values()
-            .filter(move |record| record.submitted.order.account == account && !record.state.is_archived())
+        self.orders.of(account)
     }
 
     /// Value that the account must keep for its active orders.
@@ -334,11 +478,6 @@ impl Book {
     pub(crate) fn signed_with(&self, txid: Txid) -> Vec<Txid> {
         let surplus = (self.signed.len() + 1).saturating_sub(MAX_SIGNED);
         self.signed.iter().skip(surplus).copied().chain([txid]).collect()
-    }
-
-    /// Arrival number of the next order.
-    pub(crate) fn next_arrival(&self) -> u64 {
-        self.orders.values().map(|record| record.arrival.saturating_add(1)).max().unwrap_or(0)
     }
 
     /// Number of the next batch.
@@ -384,6 +523,11 @@ impl Write {
             Write::BatchKey(key) => put(META, META_BATCH_KEY.to_owned(), key),
             Write::Auctioneer(key) => put(META, META_AUCTIONEER.to_owned(), key),
             Write::Signed(txids) => put(META, META_SIGNED.to_owned(), txids),
+            Write::Master(record) => put(META, META_MASTER.to_owned(), record),
+            Write::Wish(wish) => put(META, META_WISH.to_owned(), wish),
+            Write::Ban(record) => put(BANS, record.who.to_string(), record),
+            Write::Lease(record) => put(LEASES, record.channel.to_string(), record),
+            Write::DropLease(channel) => Ok(Change::Delete { table: LEASES, key: channel.to_string() }),
         }
     }
 }

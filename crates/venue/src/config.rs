@@ -14,6 +14,11 @@ pub struct VenueConfig {
     pub max_account_value: Sats,
     /// Fee of each side on each match.
     pub execution_fee: ExecutionFee,
+    /// Other fee schedules, by the token of the trader. Orders are signed for a ceiling of the fee: a dearer schedule than
+    /// the one that a trader was told makes its client refuse.
+    pub custom_fees: BTreeMap<[u8; 32], ExecutionFee>,
+    /// When the income goes to the node's wallet; nothing: only when the operator asks for it.
+    pub sweep: Option<Sweep>,
     /// Markets by lease duration.
     pub durations: BTreeMap<BlockCount, DurationState>,
     /// Milliseconds between two attempts to clear; nothing: only when asked to.
@@ -51,6 +56,8 @@ impl VenueConfig {
         VenueConfig {
             max_account_value: Sats::constant(1_000_000_000),
             execution_fee: ExecutionFee { base: Sats::constant(1), rate_ppm: 1000 },
+            custom_fees: BTreeMap::new(),
+            sweep: None,
             durations: BTreeMap::from([(BlockCount::new(2016), DurationState::Open)]),
             tick_ms: Some(600_000),
             step_timeout_ms: 30_000,
@@ -65,6 +72,15 @@ impl VenueConfig {
             network: network.to_owned(),
         }
     }
+}
+
+/// Payments of the income to the node's wallet, along with a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sweep {
+    /// Only when the venue's own coin is worth more than this.
+    pub above: Sats,
+    /// What stays in it: it pays for batches that have to lift others.
+    pub keep: Sats,
 }
 
 /// Ratings of nodes: who is on the list is rated good.

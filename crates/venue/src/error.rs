@@ -3,6 +3,7 @@
 use crate::machine::VenueAccountState;
 use thiserror::Error;
 use tidegate_ports::{NodeError, StoreError};
+use tidegate_protocol::account::AccountVersion;
 use tidegate_protocol::keys::{AccountKey, AuctioneerKey, KeyError};
 use tidegate_protocol::order::{OrderError, OrderState};
 use tidegate_protocol::spend::SpendError;
@@ -87,14 +88,44 @@ pub enum ServeError {
     #[error("modification not allowed: account {0} is part of the batch under way")]
     AccountBusy(AccountKey),
     /// A close was signed before.
-    #[error("account {0} is being closed")]
+    #[error("account {0} is being closed: publish the close, or renew the account to keep it")]
     AccountClosing(AccountKey),
+    /// The account is banned.
+    #[error("account {account} is banned until height {until}")]
+    Banned {
+        /// Account.
+        account: AccountKey,
+        /// First height at which it is not.
+        until: BlockHeight,
+    },
     /// Open orders hold the account's value.
     #[error("account {0} has open orders: cancel them first")]
     OrdersOpen(AccountKey),
     /// The closing transaction is refused.
     #[error("the transaction is refused: {0}")]
     Spend(#[from] SpendError),
+    /// Versions only rise.
+    #[error("account version {from:?} can not become {to:?}")]
+    Downgrade {
+        /// Version of the account.
+        from: AccountVersion,
+        /// Wished.
+        to: AccountVersion,
+    },
+    /// Open orders hold more than would remain.
+    #[error("the account would hold {found}, but its open orders reserve {reserved}: cancel some first")]
+    ValueReserved {
+        /// What would remain.
+        found: Sats,
+        /// What the orders reserve.
+        reserved: Sats,
+    },
+    /// Inputs, outputs and previous outputs of a change do not fit together.
+    #[error("the change of the account makes no sense: {0}")]
+    PrevOutputs(&'static str),
+    /// A mailbox is claimed without right.
+    #[error("the mailbox is not yours: {0}")]
+    BoxClaim(&'static str),
     /// A taproot account needs the trader's nonces.
     #[error("a taproot account needs the trader's nonces")]
     NonceMissing,
@@ -174,6 +205,9 @@ impl ServeError {
             | ServeError::EmptyOutpoint
             | ServeError::UserAgent(_)
             | ServeError::Spend(_)
+            | ServeError::Downgrade { .. }
+            | ServeError::PrevOutputs(_)
+            | ServeError::BoxClaim(_)
             | ServeError::NonceMissing
             | ServeError::Order(_)
             | ServeError::OrderSignature
@@ -194,6 +228,8 @@ impl ServeError {
             | ServeError::AccountBusy(_)
             | ServeError::AccountClosing(_)
             | ServeError::OrdersOpen(_)
+            | ServeError::Banned { .. }
+            | ServeError::ValueReserved { .. }
             | ServeError::Unsupported(_)
             | ServeError::OrderArchived(_) => ServeClass::FailedPrecondition,
             // Whether a failed commit was made is unknown until the venue starts again: no caller may take it for a refusal.

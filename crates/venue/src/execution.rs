@@ -1,8 +1,9 @@
 //! The conversation of one attempt: prepare, sign, witnesses, and the hand-over to the commit.
 
 use crate::actor::Actor;
-use crate::book::Write;
+use crate::book::{LeaseRecord, Write};
 use crate::error::Halt;
+use crate::leases::{LeaseSide, Maturity};
 use crate::proposal::{Participant, Proposal};
 use crate::rejects::{Consequences, of_reject, remove_all};
 use crate::round::{Answer, Collector, Phase};
@@ -14,6 +15,7 @@ use tidegate_ports::{NodeError, ServerMessage, StreamId, Traders, VenueEnv};
 use tidegate_protocol::batch::{BatchSignatures, ChannelInfo, ReportedChannelType, SignBegin};
 use tidegate_protocol::channel::CommitmentType;
 use tidegate_protocol::keys::{AccountKey, NodeId};
+use tidegate_protocol::order::SubmittedOrder;
 use tracing::{info, warn};
 
 /// Refusals of single counterparts that one trader may utter in one round.
@@ -37,11 +39,13 @@ impl<E: VenueEnv> Actor<'_, E> {
     /// # Source
     /// Protocol notes, auctioneer §13.
     pub(crate) async fn execute(&mut self, proposal: &Proposal) -> Result<Executed, Halt> {
-        let fee = self.config.execution_fee;
         let prepares = proposal.participants.iter().map(|(stream, participant)| {
+            let first = participant.accounts.first();
+            let fee = first.map_or(self.config.execution_fee, |account| self.fee_of(*account));
             (*stream, ServerMessage::Prepare(Box::new(proposal.prepare(participant, fee))))
         });
-        let Some(answers) = self.ask(Phase::Prepare, proposal, prepares.collect()).await? else {
+        let prepares = prepares.collect();
+        let Some(answers) = self.ask(Phase::Prepare, proposal, prepares).await? else {
             return Ok(Executed::Stopping);
         };
         let refusals = self.refusals(proposal, &answers);
@@ -51,12 +55,10 @@ impl<E: VenueEnv> Actor<'_, E> {
         // What traders may sign is on record first, so that it is never proposed again under the same transaction id.
         let txid = proposal.assembly.transaction.compute_txid();
         let receipt = self.commit(vec![Write::Signed(self.book.signed_with(txid))]).await?;
-        // Another address gives another id even when the same pair is proposed again.
-        self.operator = None;
         if !receipt.names_attempt(txid) {
             return Ok(Executed::Failed(everybody(proposal)));
         }
-        let sessions = match Sessions::begin(self.env.signer(), &self.key, proposal).await {
+        let sessions = match Sessions::begin(&self.node, &self.key, proposal).await {
             Ok(sessions) => sessions,
             Err(error) => return Ok(Executed::Node(error)),
         };
@@ -104,7 +106,7 @@ impl<E: VenueEnv> Actor<'_, E> {
             Some(answers) => self.judge(proposal, &answers, &mut sessions).await,
         };
         // Sessions that signed nothing are forgotten, whatever happened: nonces live for one attempt.
-        sessions.forget(self.env.signer()).await;
+        sessions.forget(&self.node).await;
         outcome
     }
 
@@ -130,16 +132,20 @@ impl<E: VenueEnv> Actor<'_, E> {
         if !disagreements.is_empty() {
             return Ok(Executed::Failed(disagreements));
         }
-        let transaction = match sessions.complete(self.env.signer(), &self.key, proposal, &signatures).await {
+        let mut transaction = match sessions.complete(&self.node, &self.key, proposal, &signatures).await {
             Ok(Signed::Complete(transaction)) => transaction,
             Ok(Signed::Invalid(accounts)) => return Ok(Executed::Failed(remove_traders(proposal, &accounts))),
             Err(error) => return Ok(Executed::Node(error)),
         };
+        if let Err(error) = self.sign_master(proposal, &mut transaction).await {
+            return Ok(Executed::Node(error));
+        }
         let spoilt = self.changed_meanwhile(proposal);
         if !spoilt.is_empty() {
             return Ok(Executed::Failed(spoilt));
         }
-        self.store_and_announce(proposal, transaction).await?;
+        let leases = leases(proposal, &signatures);
+        self.store_and_announce(proposal, transaction, leases).await?;
         Ok(Executed::Cleared)
     }
 
@@ -173,10 +179,9 @@ impl<E: VenueEnv> Actor<'_, E> {
     fn changed_meanwhile(&self, proposal: &Proposal) -> Consequences {
         let mut spoilt = Consequences::default();
         for side in proposal.pairs().flat_map(|pair| [&pair.ask, &pair.bid]) {
-            let order = self.book.orders.get(&side.order.nonce);
+            let order_stands = self.book.orders.active(side.order.nonce).is_some();
             let account = self.book.accounts.get(&side.order.account);
             let input = proposal.accounts.get(&side.order.account);
-            let order_stands = order.is_some_and(|record| !record.state.is_archived());
             let account_stands = match (account, input) {
                 (Some(record), Some(input)) => record.outpoint == input.outpoint && self.may_match(record),
                 (None, _) | (_, None) => false,
@@ -231,20 +236,49 @@ fn check_channels(proposal: &Proposal, signatures: &Answers) -> Consequences {
     for (pair, channel) in proposal.pairs().zip(&proposal.assembly.channels) {
         let makers = report(proposal, signatures, pair.ask.order.account, channel.outpoint);
         let takers = report(proposal, signatures, pair.bid.order.account, channel.outpoint);
+        let both = [pair.ask.order.account, pair.bid.order.account];
         let at_fault: BTreeSet<AccountKey> = match (makers, takers) {
             (Some(maker), Some(taker)) if mirror(pair, channel, maker, taker) => continue,
             (Some(_), Some(_)) => {
                 warn!(channel = %channel.outpoint, "the reports of a channel disagree");
-                [pair.ask.order.account, pair.bid.order.account].into()
+                consequences.liars.extend(both);
+                both.into()
             }
             (None, Some(_)) => [pair.ask.order.account].into(),
             (Some(_), None) => [pair.bid.order.account].into(),
-            (None, None) => [pair.ask.order.account, pair.bid.order.account].into(),
+            (None, None) => both.into(),
         };
         info!(channel = %channel.outpoint, accounts = at_fault.len(), "channel reports are missing or disagree");
         consequences.extend(remove_traders(proposal, &at_fault));
     }
     consequences
+}
+
+/// What is remembered of the channels until they mature.
+fn leases(proposal: &Proposal, signatures: &Answers) -> Vec<LeaseRecord> {
+    let lease = |(pair, channel): (&Pair, &Channel)| {
+        let info = report(proposal, signatures, pair.ask.order.account, channel.outpoint)?;
+        let vout = usize::try_from(channel.outpoint.vout).ok()?;
+        let duration = pair.bid.order.duration;
+        let maturity = match info.channel_type {
+            ReportedChannelType::ScriptEnforcedLease => Maturity::At(proposal.height.checked_add(duration)?),
+            ReportedChannelType::Tweakless | ReportedChannelType::Anchors | ReportedChannelType::SimpleTaproot => {
+                Maturity::After(duration)
+            }
+        };
+        let side =
+            |order: &SubmittedOrder, payment| LeaseSide { account: order.order.account, node: order.node, payment };
+        Some(LeaseRecord {
+            channel: channel.outpoint,
+            script: proposal.assembly.transaction.output.get(vout)?.script_pubkey.clone(),
+            height_hint: proposal.height,
+            maturity,
+            confirmed: None,
+            seller: side(&pair.ask, info.local_payment_point),
+            buyer: side(&pair.bid, info.remote_payment_point),
+        })
+    };
+    proposal.pairs().zip(&proposal.assembly.channels).filter_map(lease).collect()
 }
 
 fn report<'a>(

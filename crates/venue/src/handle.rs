@@ -1,6 +1,7 @@
 //! The calls of a venue. Any number of callers, one owner of the state.
 
 use crate::actor::Venue;
+use crate::book::OperatorWish;
 use crate::config::VenueConfig;
 use crate::error::{Gone, ServeError};
 use crate::machine::VenueAccountState;
@@ -10,12 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
 use tidegate_market::AssemblyError;
 use tidegate_ports::{
-    BatchSnapshot, InitAccount, MarketInterest, ModifyAccount, ModifySignature, NodeError, Reservation, ReservedKeys,
-    Submission, Terms, TraderId,
+    BatchSnapshot, BoxClaim, BoxId, BoxOwner, InitAccount, MarketInterest, ModifyAccount, ModifySignature, NodeError,
+    Reservation, ReservedKeys, Submission, Terms, TraderId,
 };
-use tidegate_protocol::keys::{BatchId, NodeId, OrderNonce, OrderPreimage};
+use tidegate_protocol::keys::{AccountKey, BatchId, NodeId, OrderNonce, OrderPreimage};
 use tidegate_protocol::order::{NodeTier, OrderState, SubmittedOrder};
-use tidegate_protocol::units::{BlockCount, BlockHeight, UnitCount};
+use tidegate_protocol::units::{BlockCount, BlockHeight, Sats, UnitCount};
 
 /// Calls that wait to be served, at most.
 const QUEUE: usize = 1024;
@@ -29,12 +30,15 @@ pub(crate) enum Command {
     Submit(Box<SubmittedOrder>, Reply<Submission>),
     Cancel(OrderPreimage, Reply<()>),
     OrderState(OrderNonce, Reply<(OrderState, UnitCount)>),
-    Terms(Reply<Terms>),
+    Terms(Option<TraderId>, Reply<Terms>),
     Snapshot(Option<BatchId>, Reply<BatchSnapshot>),
     Snapshots(Option<BatchId>, u32, Reply<Vec<BatchSnapshot>>),
     MarketInfo(Reply<BTreeMap<BlockCount, MarketInterest>>),
     Ratings(Vec<NodeId>, Reply<Vec<(NodeId, NodeTier)>>),
     Status(Reply<Status>),
+    BoxOwner(BoxId, BoxClaim, Reply<BoxOwner>),
+    Wish(OperatorWish, Reply<()>),
+    Ban(AccountKey, Option<BlockCount>, Reply<()>),
     Tick(oneshot::Sender<TickOutcome>),
     Shutdown,
 }
@@ -101,6 +105,12 @@ pub struct Status {
     pub batches: usize,
     /// Batches not confirmed.
     pub unconfirmed: usize,
+    /// Value of the venue's own coin.
+    pub master: Sats,
+    /// Accounts and nodes that are banned at the moment.
+    pub banned: usize,
+    /// Leased channels that have not matured.
+    pub leases: usize,
     /// A batch is being made.
     pub executing: bool,
     /// The last attempt to clear.
@@ -147,10 +157,10 @@ impl Handle {
         self.call(|reply| Command::Init(trader, request, user_agent, reply)).await
     }
 
-    /// The venue's half of a close. Other changes are refused as unsupported.
+    /// The venue's half of a deposit, a withdrawal, a renewal, an upgrade or a close.
     ///
     /// # Errors
-    /// State of the account, open orders, a running batch, the transaction.
+    /// State of the account, open orders, a running batch, limits, the transaction.
     pub async fn modify(&self, trader: TraderId, request: ModifyAccount) -> Result<ModifySignature, ServeError> {
         self.call(|reply| Command::Modify(trader, Box::new(request), reply)).await
     }
@@ -184,7 +194,15 @@ impl Handle {
     /// # Errors
     /// Only when the venue does not run.
     pub async fn terms(&self) -> Result<Terms, ServeError> {
-        self.call(Command::Terms).await
+        self.call(|reply| Command::Terms(None, reply)).await
+    }
+
+    /// The terms for this trader, who may have a fee schedule of its own.
+    ///
+    /// # Errors
+    /// Only when the venue does not run.
+    pub async fn terms_for(&self, trader: TraderId) -> Result<Terms, ServeError> {
+        self.call(|reply| Command::Terms(Some(trader), reply)).await
     }
 
     /// A past batch; nothing names the latest.
@@ -225,6 +243,32 @@ impl Handle {
     /// Only when the venue does not run.
     pub async fn status(&self) -> Result<Status, ServeError> {
         self.call(Command::Status).await
+    }
+
+    /// Whose mailbox this is, when the claim to it holds.
+    ///
+    /// # Errors
+    /// [`ServeError::BoxClaim`], and accounts that may not have one.
+    pub async fn box_owner(&self, id: BoxId, claim: BoxClaim) -> Result<BoxOwner, ServeError> {
+        self.call(|reply| Command::BoxOwner(id, claim, reply)).await
+    }
+
+    /// What the operator wants of the next batch: withdrawals from the master account, another fee rate. A later wish
+    /// replaces an earlier one; it is fulfilled, and over, when a batch was made.
+    ///
+    /// # Errors
+    /// [`ServeError::TooMany`], [`ServeError::PrevOutputs`].
+    pub async fn wish(&self, wish: OperatorWish) -> Result<(), ServeError> {
+        self.call(|reply| Command::Wish(wish, reply)).await
+    }
+
+    /// The operator's own ban of an account, of this many blocks; nothing lifts a ban. What an account did before counts
+    /// for the length of its next one all the same.
+    ///
+    /// # Errors
+    /// [`ServeError::NoAccount`].
+    pub async fn ban(&self, account: AccountKey, length: Option<BlockCount>) -> Result<(), ServeError> {
+        self.call(|reply| Command::Ban(account, length, reply)).await
     }
 
     /// Runs one attempt to clear to its end. During another attempt it waits for a new one.

@@ -12,15 +12,22 @@
 
 mod accounts;
 mod actor;
+mod archive;
+mod bans;
 mod book;
+mod changes;
 mod config;
 mod error;
 mod execution;
 mod handle;
+mod leases;
 mod machine;
+mod master;
+mod node;
 mod orders;
 mod proposal;
 mod queries;
+mod recovery;
 mod rejects;
 mod round;
 mod settle;
@@ -28,7 +35,8 @@ mod streams;
 mod witness;
 
 pub use actor::Venue;
-pub use config::{Ratings, VenueConfig};
+pub use book::OperatorWish;
+pub use config::{Ratings, Sweep, VenueConfig};
 pub use error::{Gone, Halt, KeyMismatch, ServeClass, ServeError};
 pub use handle::{Handle, Status, TickOutcome, TickReason, venue};
 pub use machine::{AccountEvent, Transition, VenueAccountState, next};

@@ -28,9 +28,12 @@ impl<E: VenueEnv> Actor<'_, E> {
     /// # Source
     /// Protocol notes, auctioneer §5.2.
     pub(crate) async fn submit(&mut self, submitted: SubmittedOrder) -> Result<Submission, ServeError> {
-        if let Some(known) = self.book.orders.get(&submitted.order.nonce) {
-            let same = known.submitted == submitted && !known.state.is_archived();
-            return if same { Ok(Submission::Accepted) } else { Err(ServeError::NonceUsed) };
+        let nonce = submitted.order.nonce;
+        if self.book.orders.active(nonce).is_some_and(|known| known.submitted == submitted) {
+            return Ok(Submission::Accepted);
+        }
+        if self.book.orders.state(nonce).is_some() {
+            return Err(ServeError::NonceUsed);
         }
         self.check_owner(&submitted)?;
         check_order(&submitted)?;
@@ -39,7 +42,7 @@ impl<E: VenueEnv> Actor<'_, E> {
             open: UnitCount::exactly_from(submitted.order.amount)?,
             submitted,
             state: OrderState::Submitted,
-            arrival: self.book.next_arrival(),
+            arrival: self.book.orders.next_arrival(),
         };
         if let Some(reason) = self.uncovered(&record)? {
             return Ok(Submission::Invalid { reason });
@@ -56,7 +59,8 @@ impl<E: VenueEnv> Actor<'_, E> {
         if !record.state.may_submit() {
             return Err(ServeError::AccountState { account, state: record.state, what: "an order" });
         }
-        if record.closing.is_some() {
+        self.check_ban(account)?;
+        if record.is_closing() {
             return Err(ServeError::AccountClosing(account));
         }
         at_most("active orders of one account", self.book.active_orders(account).count() + 1, MAX_ORDERS)
@@ -69,30 +73,31 @@ impl<E: VenueEnv> Actor<'_, E> {
             Some(DurationState::NoMarket | DurationState::Closed) | None => return Err(ServeError::NoMarket(duration)),
         }
         // Two channels of one batch with the same two funding keys could not be told apart.
-        let shared =
-            |record: &&OrderRecord| !record.state.is_archived() && record.submitted.multisig == submitted.multisig;
-        if self.book.orders.values().find(shared).is_some() { Err(ServeError::FundingKeyUsed) } else { Ok(()) }
+        let used = self.book.orders.uses_funding_key(submitted.multisig);
+        if used { Err(ServeError::FundingKeyUsed) } else { Ok(()) }
     }
 
     /// Why the account's value does not cover all its orders and this one.
     fn uncovered(&self, record: &OrderRecord) -> Result<Option<String>, ServeError> {
         let order = &record.submitted.order;
         let account = self.book.accounts.get(&order.account).ok_or(ServeError::NoAccount(order.account))?;
-        let fee = &self.config.execution_fee;
+        let fee = &self.fee_of(order.account);
         let version = account.terms.version;
         let own = tidegate_protocol::fees::reserved_value(order, record.open, record.state, fee, version)?;
         let others = self.book.reserved(account, fee)?;
         let needed: Sats = own.checked_add(others).ok_or(UnitError::Overflow("reserved value"))?;
-        let covered = needed <= account.value;
-        Ok((!covered).then(|| format!("the account's {} do not cover {needed} reserved by its orders", account.value)))
+        let value = account.least_value();
+        let covered = needed <= value;
+        Ok((!covered).then(|| format!("the account's {value} do not cover {needed} reserved by its orders")))
     }
 
     /// Cancels an order. One of the batch under way is found cancelled when the batch is to be stored.
     pub(crate) async fn cancel(&mut self, preimage: OrderPreimage) -> Result<(), ServeError> {
-        let mut record = self.book.orders.get(&preimage.nonce()).ok_or(ServeError::NoOrder)?.clone();
-        if record.state.is_archived() {
-            return Err(ServeError::OrderArchived(record.state));
-        }
+        let nonce = preimage.nonce();
+        let Some(mut record) = self.book.orders.active(nonce).cloned() else {
+            let (state, _) = self.book.orders.state(nonce).ok_or(ServeError::NoOrder)?;
+            return Err(ServeError::OrderArchived(state));
+        };
         record.state = OrderState::Canceled;
         info!(account = %record.submitted.order.account, nonce = %record.nonce(), "order cancelled");
         self.commit(vec![Write::Order(record)]).await?;

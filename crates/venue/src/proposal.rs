@@ -1,23 +1,27 @@
 //! The next batch as it would be: eligible orders, pairs, balances, transaction, and what each trader is told.
 
 use crate::actor::Actor;
-use crate::book::OrderRecord;
-use bitcoin::{ScriptBuf, TxOut};
+use crate::bans::Banned;
+use crate::book::{MasterRecord, OrderRecord};
+use crate::master::{lifts_parents, output_script, raised};
+use bitcoin::TxOut;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_market::{
     AccountInput, AccountValue, Assembly, AssemblyError, AssemblyRequest, BookOrder, Conflicts, MAX_PAIRS, Market,
-    Pair, PairingRules, Settlement, SettlementError, assemble, clear_within, settle,
+    Pair, PairingRules, Settlement, SettlementError, assemble, clear_within, settle_each,
 };
 use tidegate_ports::{DurationState, StreamId, VenueEnv};
 use tidegate_protocol::account::AccountVersion;
 use tidegate_protocol::batch::{AccountDiff, BatchVersion, EndingState, Match, MatchedMarket, Prepare};
 use tidegate_protocol::keys::{AccountKey, BatchId, OrderNonce};
 use tidegate_protocol::order::AuctionType;
-use tidegate_protocol::units::{BlockCount, BlockHeight, SatPerKw, UnitCount};
+use tidegate_protocol::units::{BlockCount, BlockHeight, SatPerKw, Sats, UnitCount};
 use tracing::{debug, warn};
 
 /// Steps of 1 sat/kW by which the fee rate is raised to get another transaction id or above the relay floor.
 const MAX_BUMPS: u64 = 256;
+/// Times that the fee rate of a batch is raised for its unconfirmed parents.
+const MAX_LIFTS: u32 = 20;
 
 /// A trader that takes part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +41,8 @@ pub(crate) struct Proposal {
     pub(crate) accounts: BTreeMap<AccountKey, AccountInput>,
     pub(crate) assembly: Assembly,
     pub(crate) participants: BTreeMap<StreamId, Participant>,
+    /// The venue's own coin that it spends.
+    pub(crate) master: Option<MasterRecord>,
 }
 
 impl Proposal {
@@ -127,38 +133,83 @@ impl ClearingWork {
 }
 
 impl<E: VenueEnv> Actor<'_, E> {
-    /// The next batch at `rate` or a little above it; nothing when no two orders meet. Orders that make a batch
-    /// impossible join `removed`.
+    /// The next batch: at the target rate, or above it as far as unconfirmed parents are to be lifted. Nothing when no two
+    /// orders meet. Orders that make a batch impossible join `removed`.
+    ///
+    /// # Source
+    /// Protocol notes, auctioneer §12.
     pub(crate) fn propose(
         &self,
+        target: SatPerKw,
+        conflicts: &Conflicts,
+        removed: &mut BTreeSet<OrderNonce>,
+        work: &mut ClearingWork,
+    ) -> Result<Option<Proposal>, AssemblyError> {
+        let mut rate = target;
+        for _ in 0..MAX_LIFTS {
+            let Some(proposal) = self.propose_new(rate, conflicts, removed, work)? else { return Ok(None) };
+            if lifts_parents(&proposal.assembly, &self.book.batches, target) {
+                return Ok(Some(proposal));
+            }
+            rate = raised(rate, target, &proposal.assembly, &self.book.batches);
+            debug!(rate = rate.get(), target = target.get(), "the batch is raised for its unconfirmed parents");
+        }
+        Ok(None)
+    }
+
+    /// A batch at this rate under a transaction id that nobody was asked to sign before: nodes refuse a channel that they
+    /// abandoned. The venue's own output gives way by a satoshi; without one, the rate does.
+    fn propose_new(
+        &self,
         rate: SatPerKw,
-        operator: &ScriptBuf,
         conflicts: &Conflicts,
         removed: &mut BTreeSet<OrderNonce>,
         work: &mut ClearingWork,
     ) -> Result<Option<Proposal>, AssemblyError> {
         let mut refused = None;
+        let mut shift = 0;
         for bump in 0..MAX_BUMPS {
-            let rate = SatPerKw::new(rate.get().saturating_add(bump));
-            match self.propose_at(rate, operator, conflicts, removed, work) {
+            // The first satoshi makes up for what is rounded down, so that the rate is reached.
+            let extra_fee = Sats::constant(1 + bump);
+            let rate = SatPerKw::new(rate.get().saturating_add(shift));
+            match self.propose_at(rate, extra_fee, conflicts, removed, work) {
                 Ok(None) => return Ok(None),
                 Ok(Some(proposal)) => {
-                    // Nodes refuse a channel that they abandoned: what was once to be signed never comes back.
                     if !self.book.signed.contains(&proposal.assembly.transaction.compute_txid()) {
                         return Ok(Some(proposal));
                     }
+                    if proposal.assembly.operator_value.is_none() {
+                        shift += 1;
+                    }
                 }
-                Err(error @ AssemblyError::BelowFloor { .. }) => refused = Some(error),
+                Err(error @ AssemblyError::BelowFloor { .. }) => {
+                    refused = Some(error);
+                    shift += 1;
+                }
                 Err(error) => return Err(error),
             }
         }
         refused.map_or(Ok(None), Err)
     }
 
+    /// A batch of the venue alone: it pays what the operator wants, or only for its unconfirmed parents.
+    pub(crate) fn propose_empty(&self, target: SatPerKw) -> Result<Proposal, AssemblyError> {
+        let mut rate = target;
+        let mut last = self.assemble_at(rate, Sats::constant(1), BTreeMap::new(), Settlement::default())?;
+        for _ in 0..MAX_LIFTS {
+            if lifts_parents(&last.assembly, &self.book.batches, target) {
+                break;
+            }
+            rate = raised(rate, target, &last.assembly, &self.book.batches);
+            last = self.assemble_at(rate, Sats::constant(1), BTreeMap::new(), Settlement::default())?;
+        }
+        Ok(last)
+    }
+
     fn propose_at(
         &self,
         fee_rate: SatPerKw,
-        operator: &ScriptBuf,
+        extra_fee: Sats,
         conflicts: &Conflicts,
         removed: &mut BTreeSet<OrderNonce>,
         work: &mut ClearingWork,
@@ -175,7 +226,7 @@ impl<E: VenueEnv> Actor<'_, E> {
                 .iter()
                 .map(|(key, input)| (*key, AccountValue { value: input.value, version: input.terms.version }))
                 .collect();
-            let settlement = match settle(&markets, &values, &self.config.execution_fee, fee_rate) {
+            let settlement = match settle_each(&markets, &values, &|account| self.fee_of(account), fee_rate) {
                 Ok(settlement) => settlement,
                 Err(SettlementError::PoorTrader { account, short }) => {
                     debug!(%account, short, "can not pay for its matches");
@@ -185,37 +236,39 @@ impl<E: VenueEnv> Actor<'_, E> {
                 Err(SettlementError::UnknownAccount(account)) => return Err(AssemblyError::MissingAccount(account)),
                 Err(SettlementError::Unit(error)) => return Err(error.into()),
             };
-            let extra_inputs = &[];
-            let (markets_ref, accounts_ref, settled) = (&markets, &accounts, &settlement);
-            let request = AssemblyRequest {
-                markets: markets_ref,
-                settlement: settled,
-                accounts: accounts_ref,
-                extra_inputs,
-                operator,
-                fee_rate,
-            };
-            let assembly = match assemble(&request) {
-                Ok(assembly) => assembly,
-                Err(AssemblyError::SharedFundingKey(order)) => {
-                    removed.insert(order);
-                    continue;
-                }
+            match self.assemble_at(fee_rate, extra_fee, markets, settlement) {
+                Ok(proposal) => return Ok(Some(proposal)),
+                Err(AssemblyError::SharedFundingKey(order)) => drop(removed.insert(order)),
                 Err(error) => return Err(error),
-            };
-            let participants = self.participants(&settlement);
-            let (batch, height) = (self.book.batch_key, self.height);
-            return Ok(Some(Proposal {
-                batch,
-                height,
-                fee_rate,
-                markets,
-                settlement,
-                accounts,
-                assembly,
-                participants,
-            }));
+            }
         }
+    }
+
+    fn assemble_at(
+        &self,
+        fee_rate: SatPerKw,
+        extra_fee: Sats,
+        markets: BTreeMap<BlockCount, Market>,
+        settlement: Settlement,
+    ) -> Result<Proposal, AssemblyError> {
+        let accounts = self.inputs(&markets);
+        let auctioneer = self.auctioneer();
+        let master = self.book.master.clone();
+        let extra_inputs = master.iter().map(|coin| coin.input(&auctioneer)).collect::<Result<Vec<_>, _>>()?;
+        let operator = output_script(&self.book.batch_key.next()?, &auctioneer)?;
+        let assembly = assemble(&AssemblyRequest {
+            markets: &markets,
+            settlement: &settlement,
+            accounts: &accounts,
+            extra_inputs: &extra_inputs,
+            extra_outputs: &self.withdrawals(!markets.is_empty()),
+            operator: &operator,
+            extra_fee,
+            fee_rate,
+        })?;
+        let participants = self.participants(&settlement);
+        let (batch, height) = (self.book.batch_key, self.height);
+        Ok(Proposal { batch, height, fee_rate, markets, settlement, accounts, assembly, participants, master })
     }
 
     /// Orders that may be matched at this fee rate, in order of arrival.
@@ -224,7 +277,7 @@ impl<E: VenueEnv> Actor<'_, E> {
     /// Protocol notes, auctioneer §8.1.
     fn eligible(&self, rate: SatPerKw, removed: &BTreeSet<OrderNonce>) -> Vec<BookOrder> {
         let mut records: Vec<&OrderRecord> =
-            self.book.orders.values().filter(|record| !removed.contains(&record.nonce())).collect();
+            self.book.orders.all_active().filter(|record| !removed.contains(&record.nonce())).collect();
         records.sort_by_key(|record| record.arrival);
         records.into_iter().filter_map(|record| self.entry(record, rate)).collect()
     }
@@ -233,11 +286,12 @@ impl<E: VenueEnv> Actor<'_, E> {
         let order = &record.submitted.order;
         let account = self.book.accounts.get(&order.account)?;
         let (_, stream) = self.streams.of_account(order.account)?;
-        let matchable = !record.state.is_archived()
-            && record.open >= smallest_rest(record)
+        let matchable = record.open >= smallest_rest(record)
             && order.max_batch_fee_rate >= rate
             && self.config.durations.get(&order.duration) == Some(&DurationState::Open)
-            && self.may_match(account);
+            && self.may_match(account)
+            && self.banned_until(Banned::Account(order.account)).is_none()
+            && self.banned_until(Banned::Node(record.submitted.node)).is_none();
         matchable.then(|| BookOrder {
             submitted: record.submitted.clone(),
             open: record.open,

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidegate_market::{Conflicts, Pair};
 use tidegate_ports::Timestamp;
 use tidegate_protocol::batch::{MatchRejectCode, RejectReason};
-use tidegate_protocol::keys::{AccountKey, NodeId, OrderNonce};
+use tidegate_protocol::keys::{AccountKey, OrderNonce};
 
-/// Nodes that are kept apart for a while, in memory only.
+/// Accounts that are kept apart for a while, in memory only.
 #[derive(Debug, Default)]
-pub(crate) struct ConflictList(BTreeMap<(NodeId, NodeId), Timestamp>);
+pub(crate) struct ConflictList(BTreeMap<(AccountKey, AccountKey), Timestamp>);
 
 impl ConflictList {
-    /// Keeps the nodes apart until `until` at least.
-    pub(crate) fn insert(&mut self, reporter: NodeId, subject: NodeId, until: Timestamp) {
+    /// Keeps the accounts apart until `until` at least.
+    pub(crate) fn insert(&mut self, reporter: AccountKey, subject: AccountKey, until: Timestamp) {
         let entry = self.0.entry((reporter, subject)).or_default();
         *entry = (*entry).max(until);
     }
@@ -29,18 +29,21 @@ impl ConflictList {
 pub(crate) struct Consequences {
     /// Orders that leave the round.
     pub(crate) remove: BTreeSet<OrderNonce>,
-    /// Nodes that are kept apart: reporter, subject, why.
-    pub(crate) conflicts: Vec<(NodeId, NodeId, MatchRejectCode)>,
+    /// Accounts that are kept apart: reporter, subject, why. Not their nodes: an order may name any node.
+    pub(crate) conflicts: Vec<(AccountKey, AccountKey, MatchRejectCode)>,
+    /// Accounts whose reports of one channel contradict each other.
+    pub(crate) liars: BTreeSet<AccountKey>,
 }
 
 impl Consequences {
     pub(crate) fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.conflicts.is_empty()
+        self.remove.is_empty() && self.conflicts.is_empty() && self.liars.is_empty()
     }
 
     pub(crate) fn extend(&mut self, other: Consequences) {
         self.remove.extend(other.remove);
         self.conflicts.extend(other.conflicts);
+        self.liars.extend(other.liars);
     }
 }
 
@@ -48,7 +51,7 @@ impl Consequences {
 pub(crate) fn remove_all<'a>(pairs: impl Iterator<Item = &'a Pair>, accounts: &BTreeSet<AccountKey>) -> Consequences {
     let sides = pairs.flat_map(|pair| [&pair.ask, &pair.bid]);
     let remove = sides.filter(|side| accounts.contains(&side.order.account)).map(|side| side.order.nonce).collect();
-    Consequences { remove, conflicts: Vec::new() }
+    Consequences { remove, ..Consequences::default() }
 }
 
 /// What a reject means. A partial one names orders of the *other* side; a pair is looked up by the reporter's account and that nonce,
@@ -71,11 +74,15 @@ pub(crate) fn of_reject<'a>(
     for pair in pairs.clone() {
         for (own, other) in [(&pair.ask, &pair.bid), (&pair.bid, &pair.ask)] {
             if let (true, Some((code, _))) = (reporter.contains(&own.order.account), refused.get(&other.order.nonce)) {
-                conflicts.push((own.node, other.node, *code));
+                conflicts.push((own.order.account, other.order.account, *code));
             }
         }
     }
-    if conflicts.is_empty() { remove_all(pairs, reporter) } else { Consequences { remove: BTreeSet::new(), conflicts } }
+    if conflicts.is_empty() {
+        remove_all(pairs, reporter)
+    } else {
+        Consequences { conflicts, ..Consequences::default() }
+    }
 }
 
 #[cfg(test)]
@@ -102,8 +109,8 @@ mod tests {
         orders::submitted(number, true).order.nonce
     }
 
-    fn node(number: u8) -> NodeId {
-        orders::submitted(number, true).node
+    fn account(number: u8) -> AccountKey {
+        orders::submitted(number, true).order.account
     }
 
     fn partial(numbers: &[u8]) -> RejectReason {
@@ -113,9 +120,9 @@ mod tests {
     }
 
     #[test]
-    fn a_partial_reject_keeps_exactly_the_named_nodes_apart() {
-        let apart = |reporter, subject| (node(reporter), node(subject), MatchRejectCode::ChannelFundingFailed);
-        // Reporter's account, refused nonces, nodes kept apart, orders removed.
+    fn a_partial_reject_keeps_exactly_the_named_accounts_apart() {
+        let apart = |reporter, subject| (account(reporter), account(subject), MatchRejectCode::ChannelFundingFailed);
+        // Reporter's account, refused nonces, accounts kept apart, orders removed.
         let rows: [(&str, u8, RejectReason, Vec<_>, Vec<u8>); 9] = [
             ("first counterpart", 1, partial(&[2]), vec![apart(1, 2)], vec![]),
             ("second counterpart", 1, partial(&[3]), vec![apart(1, 3)], vec![]),
@@ -130,7 +137,7 @@ mod tests {
         for (name, reporter, reason, conflicts, removed) in rows {
             let remove = removed.into_iter().map(nonce).collect();
             let found = of_reject(batch().iter(), &accounts(&[reporter]), &reason);
-            assert_eq!(found, Consequences { remove, conflicts }, "{name}");
+            assert_eq!(found, Consequences { remove, conflicts, liars: BTreeSet::new() }, "{name}");
         }
     }
 
@@ -138,16 +145,16 @@ mod tests {
     fn every_full_reject_removes_the_reporters_orders_only() {
         for reason in [RejectReason::Unknown, RejectReason::ServerMisbehavior, RejectReason::BatchVersionMismatch] {
             let found = of_reject(batch().iter(), &accounts(&[1, 5]), &reason);
-            assert_eq!(found, Consequences { remove: [nonce(1), nonce(5)].into(), conflicts: Vec::new() });
+            assert_eq!(found, Consequences { remove: [nonce(1), nonce(5)].into(), ..Consequences::default() });
         }
     }
 
     #[test]
     fn conflicts_end_with_their_time() {
         let mut list = ConflictList::default();
-        list.insert(node(1), node(2), Timestamp(100));
-        list.insert(node(1), node(2), Timestamp(50));
-        assert!(list.in_force(Timestamp(99)).contains(node(2), node(1)));
-        assert!(!list.in_force(Timestamp(100)).contains(node(1), node(2)));
+        list.insert(account(1), account(2), Timestamp(100));
+        list.insert(account(1), account(2), Timestamp(50));
+        assert!(list.in_force(Timestamp(99)).contains(account(2), account(1)));
+        assert!(!list.in_force(Timestamp(100)).contains(account(1), account(2)));
     }
 }

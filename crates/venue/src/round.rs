@@ -1,14 +1,15 @@
 //! One attempt to clear, from the tick to its outcome: repeated without whoever stood in the way.
 
 use crate::actor::Actor;
+use crate::bans::Banned;
+use crate::book::OperatorWish;
 use crate::error::Halt;
 use crate::execution::Executed;
 use crate::handle::{TickOutcome, TickReason};
 use crate::proposal::{ClearingWork, Proposal};
 use crate::rejects::Consequences;
-use bitcoin::ScriptBuf;
 use std::collections::{BTreeMap, BTreeSet};
-use tidegate_ports::{AddressKind, Chain, ClientMessage, NodeError, StreamId, VenueEnv, Wallet};
+use tidegate_ports::{ClientMessage, NodeError, StreamId, VenueEnv};
 use tidegate_protocol::batch::{BatchSignatures, MatchRejectCode, Reject};
 use tidegate_protocol::keys::{BatchId, OrderNonce};
 use tidegate_protocol::units::SatPerKw;
@@ -113,20 +114,27 @@ impl<E: VenueEnv> Actor<'_, E> {
         let failed = |reason| Ok((None, reason));
         let mut removed = BTreeSet::new();
         self.refusals.clear();
+        let mut failures = 0;
         for attempt in 1..=MAX_ATTEMPTS {
             let rate = match self.refresh().await {
                 Ok(rate) => rate,
                 Err(error) => return failed(TickReason::Node(error)),
             };
-            let operator = match self.operator_script().await {
-                Ok(script) => script,
-                Err(error) => return failed(TickReason::Node(error)),
-            };
+            self.prepare_sweep().await;
             let conflicts = self.conflicts.in_force(self.now());
-            let proposal = match self.propose(rate, &operator, &conflicts, &mut removed, work) {
+            let rate = self.book.wish.rate.map_or(rate, |wished| wished.max(SatPerKw::FLOOR));
+            let proposed = match self.propose(rate, &conflicts, &mut removed, work) {
+                Ok(None) if self.wants_empty_batch() => self.propose_empty(rate).map(Some),
+                proposed => proposed,
+            };
+            let proposal = match proposed {
                 Ok(Some(proposal)) => proposal,
-                Ok(None) if attempt == 1 => return failed(TickReason::NoMatch),
-                Ok(None) => return failed(TickReason::GaveUp { attempts: attempt - 1 }),
+                Ok(None) if failures == 0 => return failed(TickReason::NoMatch),
+                Ok(None) => return failed(TickReason::GaveUp { attempts: failures }),
+                Err(error) if self.book.wish != OperatorWish::default() => {
+                    self.drop_wish(&error.to_string()).await?;
+                    continue;
+                }
                 Err(error) => return failed(TickReason::Assembly(error)),
             };
             log_proposal(&proposal, attempt);
@@ -140,7 +148,10 @@ impl<E: VenueEnv> Actor<'_, E> {
                 }
                 Executed::Stopping => return failed(TickReason::Stopping),
                 Executed::Node(error) => return failed(TickReason::Node(error)),
-                Executed::Failed(consequences) => self.bear(consequences, &mut removed),
+                Executed::Failed(consequences) => {
+                    failures += 1;
+                    self.bear(consequences, &mut removed).await?;
+                }
             }
         }
         failed(TickReason::GaveUp { attempts: MAX_ATTEMPTS })
@@ -148,22 +159,12 @@ impl<E: VenueEnv> Actor<'_, E> {
 
     /// Asks for height and fee rate anew: a long series of attempts must not outrun the traders' window for the height.
     async fn refresh(&mut self) -> Result<SatPerKw, NodeError> {
-        self.height = self.env.chain().best_height().await?;
-        self.estimate = self.env.wallet().estimate_fee(self.config.fee_conf_target).await?;
+        self.height = self.node.best_height().await?;
+        self.estimate = self.node.estimate_fee(self.config.fee_conf_target).await?;
         Ok(self.estimate.max(self.config.min_batch_fee_rate).max(SatPerKw::FLOOR))
     }
 
-    /// Where the income of the next batch goes: one address per batch.
-    async fn operator_script(&mut self) -> Result<ScriptBuf, NodeError> {
-        if let Some(script) = &self.operator {
-            return Ok(script.clone());
-        }
-        let script = self.env.wallet().new_address(AddressKind::Taproot).await?;
-        self.operator = Some(script.clone());
-        Ok(script)
-    }
-
-    fn bear(&mut self, consequences: Consequences, removed: &mut BTreeSet<OrderNonce>) {
+    async fn bear(&mut self, consequences: Consequences, removed: &mut BTreeSet<OrderNonce>) -> Result<(), Halt> {
         if consequences.is_empty() {
             warn!("an attempt failed without a consequence");
         }
@@ -173,10 +174,12 @@ impl<E: VenueEnv> Actor<'_, E> {
                 MatchRejectCode::DuplicatePeer => self.config.duplicate_peer_conflict_ms,
                 MatchRejectCode::ChannelFundingFailed => self.config.funding_conflict_ms,
             };
-            info!(%reporter, %subject, ?code, "nodes are kept apart");
+            info!(%reporter, %subject, ?code, "accounts are kept apart");
             self.conflicts.insert(reporter, subject, now.plus_ms(ms));
         }
         removed.extend(consequences.remove);
+        let liars: Vec<Banned> = consequences.liars.into_iter().map(Banned::Account).collect();
+        self.ban(&liars, "reports of one channel contradict each other").await
     }
 
     /// Waits for the answers of a step, serving everything else meanwhile. Nothing when told to stop.

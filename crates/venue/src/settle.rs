@@ -2,18 +2,21 @@
 
 use crate::accounts::REORGANISATION;
 use crate::actor::Actor;
-use crate::book::{AccountRecord, BatchRecord, DiffRecord, MarketRecord, OrderRecord, PairRecord, Receipt, Write};
+use crate::book::{
+    AccountRecord, BatchRecord, DiffRecord, LeaseRecord, MarketRecord, MasterRecord, OperatorWish, OrderRecord,
+    PairRecord, Receipt, Write,
+};
 use crate::error::Halt;
 use crate::machine::{AccountEvent, Transition, next};
 use crate::proposal::{Proposal, smallest_rest};
 use bitcoin::{OutPoint, Transaction};
 use std::collections::BTreeMap;
 use tidegate_market::Pair;
-use tidegate_ports::{Chain, NodeError, ServerMessage, Traders, VenueEnv, Wallet, Watch};
+use tidegate_ports::{NodeError, ServerMessage, Traders, VenueEnv, Watch};
 use tidegate_protocol::batch::Finalize;
 use tidegate_protocol::keys::OrderNonce;
 use tidegate_protocol::order::OrderState;
-use tidegate_protocol::units::{Sats, UnitCount};
+use tidegate_protocol::units::{BlockHeight, Sats, UnitCount};
 use tracing::{info, warn};
 
 const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
@@ -27,22 +30,34 @@ impl<E: VenueEnv> Actor<'_, E> {
         &mut self,
         proposal: &Proposal,
         transaction: Transaction,
+        leases: Vec<LeaseRecord>,
     ) -> Result<(), Halt> {
-        let writes = self.batch_writes(proposal, transaction)?;
+        let mut writes = self.batch_writes(proposal, transaction)?;
+        let channels: Vec<OutPoint> = leases.iter().map(|lease| lease.channel).collect();
+        writes.extend(leases.into_iter().map(Write::Lease));
         let receipt = self.commit(writes).await?;
-        self.operator = None;
+        self.wallet_script = None;
         self.finalize(proposal, &receipt).await;
         self.publish_unconfirmed().await;
         for account in proposal.accounts.keys() {
             self.unwatch_spend(*account).await;
             self.watch_account_or_later(*account).await;
         }
-        if let Some(batch) = self.book.batches.last()
-            && let Err(error) = self.watch_batch(batch).await
-        {
-            warn!(batch = %batch.id, %error, "the batch can not be watched yet");
+        if let Err(error) = self.watch_new(&channels).await {
+            warn!(batch = %proposal.batch, %error, "the batch can not be watched yet");
             self.chain_lost = true;
             self.repair_later();
+        }
+        Ok(())
+    }
+
+    /// Watches the latest batch and its channels.
+    async fn watch_new(&self, channels: &[OutPoint]) -> Result<(), NodeError> {
+        if let Some(batch) = self.book.batches.last() {
+            self.watch_batch(batch).await?;
+        }
+        for lease in channels.iter().filter_map(|channel| self.book.leases.get(channel)) {
+            self.watch_lease(lease).await?;
         }
         Ok(())
     }
@@ -66,8 +81,11 @@ impl<E: VenueEnv> Actor<'_, E> {
     }
 
     fn batch_writes(&self, proposal: &Proposal, transaction: Transaction) -> Result<Vec<Write>, Halt> {
+        let next_key = self.book.batch_key.next()?;
         let mut writes = vec![
-            Write::BatchKey(self.book.batch_key.next()?),
+            Write::BatchKey(next_key),
+            Write::Master(MasterRecord::made_by(&proposal.assembly, next_key, &self.auctioneer())),
+            Write::Wish(OperatorWish::default()),
             Write::Signed(Vec::new()),
             Write::Batch(Box::new(self.record(proposal, transaction))),
         ];
@@ -83,7 +101,7 @@ impl<E: VenueEnv> Actor<'_, E> {
             }
         }
         for (nonce, units) in filled {
-            let record = self.book.orders.get(&nonce);
+            let record = self.book.orders.active(nonce);
             writes.extend(record.map(|record| Write::Order(ending_order(record, UnitCount::new(units)))));
         }
         Ok(writes)
@@ -126,7 +144,7 @@ impl<E: VenueEnv> Actor<'_, E> {
         let mut failed = false;
         for batch in self.book.batches.iter().filter(|batch| !batch.confirmed) {
             let label = format!("batch {}", batch.id);
-            if let Err(error) = self.env.wallet().publish(&batch.transaction, &label).await {
+            if let Err(error) = self.node.publish(&batch.transaction, &label).await {
                 warn!(batch = %batch.id, txid = %batch.transaction.compute_txid(), %error, "the batch can not be published yet");
                 failed = true;
             }
@@ -144,16 +162,22 @@ impl<E: VenueEnv> Actor<'_, E> {
             confirmations: 1,
             height_hint: batch.height.saturating_sub(REORGANISATION),
         };
-        self.env.chain().watch(&format!("batch/{}", batch.id), watch).await
+        self.node.watch(&format!("batch/{}", batch.id), watch).await
     }
 
-    pub(crate) async fn on_batch_confirmed(&mut self, transaction: &Transaction) -> Result<(), Halt> {
+    pub(crate) async fn on_batch_confirmed(
+        &mut self,
+        transaction: &Transaction,
+        height: BlockHeight,
+    ) -> Result<(), Halt> {
         let txid = transaction.compute_txid();
         let known = self.book.batches.iter().find(|batch| !batch.confirmed && batch.transaction.compute_txid() == txid);
         let Some(mut batch) = known.cloned() else { return Ok(()) };
         batch.confirmed = true;
         info!(batch = %batch.id, %txid, "batch confirmed");
-        self.commit(vec![Write::Batch(Box::new(batch))]).await?;
+        let mut writes = self.lease_starts(transaction, height);
+        writes.push(Write::Batch(Box::new(batch)));
+        self.commit(writes).await?;
         Ok(())
     }
 }
@@ -182,6 +206,7 @@ fn ending_account(record: &AccountRecord, proposal: &Proposal) -> AccountRecord 
             after.value = settled.ending;
             after.outpoint = OutPoint { txid: assembly.transaction.compute_txid(), vout: *vout };
             after.height_hint = proposal.height;
+            after.latest = None;
         }
         (_, _, _) => {
             after.state = state_after(record, AccountEvent::BatchSpent);

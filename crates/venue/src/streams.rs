@@ -1,6 +1,7 @@
 //! The traders' streams: handshakes, subscriptions, and where an answer of a batch belongs.
 
 use crate::actor::Actor;
+use crate::error::Halt;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_ports::{
     ClientMessage, Entropy, ServerMessage, StreamId, SubscribeErrorCode, Timestamp, TraderEvent, TraderId, Traders,
@@ -153,7 +154,7 @@ impl Streams {
 }
 
 impl<E: VenueEnv> Actor<'_, E> {
-    pub(crate) async fn on_trader(&mut self, event: TraderEvent) {
+    pub(crate) async fn on_trader(&mut self, event: TraderEvent) -> Result<(), Halt> {
         match event {
             TraderEvent::Opened { trader, stream } => {
                 let now = self.now();
@@ -166,11 +167,12 @@ impl<E: VenueEnv> Actor<'_, E> {
                 self.streams.close(stream);
                 self.gone(stream);
             }
-            TraderEvent::Said { stream, message, .. } => self.on_message(stream, message).await,
+            TraderEvent::Said { stream, message, .. } => self.on_message(stream, message).await?,
         }
+        Ok(())
     }
 
-    async fn on_message(&mut self, stream: StreamId, message: ClientMessage) {
+    async fn on_message(&mut self, stream: StreamId, message: ClientMessage) -> Result<(), Halt> {
         let step = match message {
             ClientMessage::Commit { commit, version } => {
                 let nonce = self.env.entropy().draw();
@@ -179,6 +181,7 @@ impl<E: VenueEnv> Actor<'_, E> {
             ClientMessage::Subscribe { account, nonce, signature } => {
                 Some(self.on_subscribe(stream, account, &nonce, &signature))
             }
+            ClientMessage::Recover { account } => Some(self.recover(stream, account).await?),
             ClientMessage::Accept { .. } | ClientMessage::Reject(_) | ClientMessage::Sign(_) => {
                 if let Some(collector) = &mut self.collector {
                     collector.hear(stream, message);
@@ -193,23 +196,24 @@ impl<E: VenueEnv> Actor<'_, E> {
             Some(Step::Send(message)) => self.say(stream, message).await,
             Some(Step::Close(reason)) => self.hang_up(stream, reason).await,
         }
+        Ok(())
     }
 
     fn on_subscribe(&mut self, stream: StreamId, account: AccountKey, nonce: &[u8; 32], signature: &[u8]) -> Step {
         if let Err(reason) = self.streams.authenticate(stream, account, nonce, signature) {
             return Step::Close(reason);
         }
-        let failed = |code, message: &str| {
-            Step::Send(ServerMessage::Error { account: Some(account), code, message: message.to_owned() })
-        };
         if self.book.accounts.contains_key(&account) {
             self.streams.subscribe(stream, account);
             info!(%account, stream = stream.0, "subscribed");
             Step::Send(ServerMessage::Success { account })
-        } else if self.book.reservations.contains_key(&account) {
-            failed(SubscribeErrorCode::IncompleteReservation, "the account was reserved, but never announced")
+        } else if let Some(reserved) = self.book.reservations.get(&account) {
+            let message = "the account was reserved, but never announced".to_owned();
+            Step::Send(ServerMessage::Reserved { reservation: Box::new(reserved.told()), message })
         } else {
-            failed(SubscribeErrorCode::AccountDoesNotExist, "account does not exist")
+            let code = SubscribeErrorCode::AccountDoesNotExist;
+            let message = "account does not exist".to_owned();
+            Step::Send(ServerMessage::Error { account: Some(account), code, message })
         }
     }
 

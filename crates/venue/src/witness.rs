@@ -10,7 +10,7 @@ use tidegate_market::AccountInput;
 use tidegate_ports::{Musig2Request, NodeError, ScriptSpend, SessionId, SignInput, Signer};
 use tidegate_protocol::batch::AccountSignature;
 use tidegate_protocol::keys::{AccountKey, KeyDescriptor, KeyError};
-use tidegate_protocol::musig2::{PartialSignature, PublicNonce};
+use tidegate_protocol::musig2::{PartialSignature, PublicNonce, SigningContext};
 use tidegate_protocol::script::{key_spend_sighash, segwit_v0_sighash};
 use tracing::{info, warn};
 
@@ -43,16 +43,11 @@ impl From<KeyError> for InputError {
     }
 }
 
-/// A node that refuses what came from the trader blames the trader; a node that is away, itself.
-fn blame(error: NodeError) -> InputError {
-    match error {
-        NodeError::Refused { .. } | NodeError::BadAnswer { .. } => {
-            InputError::Trader("the node refuses nonces or signature")
-        }
-        NodeError::Unreachable { .. }
-        | NodeError::NotReady { .. }
-        | NodeError::Permission { .. }
-        | NodeError::InsufficientFunds { .. } => InputError::Node(error),
+impl From<NodeError> for InputError {
+    /// The trader's half is verified before the node hears of it: what the node then refuses is its own fault, for
+    /// example because it lost the session when it was started again.
+    fn from(error: NodeError) -> InputError {
+        InputError::Node(error)
     }
 }
 
@@ -143,7 +138,7 @@ impl Sessions {
     ) -> Result<Witness, InputError> {
         match (is_taproot(input.terms.version), signature) {
             (true, AccountSignature::Musig2 { partial, nonce }) => {
-                self.key_spend(signer, proposal, input, at, (partial, nonce)).await
+                self.key_spend(signer, key, proposal, input, at, (partial, nonce)).await
             }
             (false, AccountSignature::Ecdsa(der)) => script_spend(signer, key, proposal, input, at, der).await,
             (true, AccountSignature::Ecdsa(_)) | (false, AccountSignature::Musig2 { .. }) => {
@@ -155,6 +150,7 @@ impl Sessions {
     async fn key_spend<S: Signer>(
         &mut self,
         signer: &S,
+        key: &KeyDescriptor,
         proposal: &Proposal,
         input: &AccountInput,
         at: usize,
@@ -164,16 +160,28 @@ impl Sessions {
         let assembly = &proposal.assembly;
         let message = key_spend_sighash(&assembly.transaction, at, &assembly.prev_outputs)
             .map_err(|_| InputError::Trader("the input is missing"))?;
-        let (session, _) = *self.open.get(&account).ok_or(InputError::Trader("no signing session"))?;
-        signer.musig2_register(session, nonce).await.map_err(blame)?;
+        let bad_answer =
+            |reason: &str| InputError::Node(NodeError::BadAnswer { call: "musig2_combine", reason: reason.to_owned() });
+        let (session, ours) = *self.open.get(&account).ok_or_else(|| bad_answer("there is no signing session"))?;
+        let context = SigningContext {
+            version: input.terms.version.musig2().ok_or(InputError::Trader("not a taproot account"))?,
+            keys: [key.point, *account.point()],
+            merkle_root: input.terms.merkle_root()?,
+            nonces: [ours, *nonce],
+            message,
+        };
+        if !context.verify_partial(account.point(), nonce, partial) {
+            return Err(InputError::Trader("the half of the signature is invalid"));
+        }
+        signer.musig2_register(session, nonce).await?;
         // The session signs this one message; our half never leaves: only the combined signature does.
-        signer.musig2_sign(session, message, false).await.map_err(blame)?;
-        let combined = signer.musig2_combine(session, partial).await.map_err(blame)?;
+        signer.musig2_sign(session, message, false).await?;
+        let combined = signer.musig2_combine(session, partial).await?;
         self.open.remove(&account);
         if is_key_spend(&input.terms.output_script()?, &message, &combined) {
             Ok(Witness::from_slice(&[combined]))
         } else {
-            Err(InputError::Trader("the combined signature is invalid"))
+            Err(bad_answer("an invalid signature"))
         }
     }
 }
@@ -221,7 +229,7 @@ async fn script_spend<S: Signer>(
 }
 
 /// The signature in the only form that the network relays (strict DER, low S), when it is valid.
-fn strict_der(key: &PublicKey, message: &[u8; 32], der: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn strict_der(key: &PublicKey, message: &[u8; 32], der: &[u8]) -> Option<Vec<u8>> {
     let mut signature = ecdsa::Signature::from_der(der).ok()?;
     signature.normalize_s();
     Secp256k1::verification_only().verify_ecdsa(&Message::from_digest(*message), &signature, key).ok()?;

@@ -1,21 +1,19 @@
 //! Accounts, orders and handshakes at the border.
 
 use super::bench::{Bench, ready};
+use super::changes::{Wish, change, pay_out};
 use super::trader::TestTrader;
 use crate::{ServeClass, ServeError, VenueAccountState};
-use bitcoin::{TxOut, Witness};
+use bitcoin::TxOut;
 use tidegate_ports::{
-    AddressKind, ClientMessage, InitAccount, ModifyAccount, ModifySignature, Musig2Request, Reservation, ScriptSpend,
-    ServerMessage, SignInput, Signer, Submission, SubscribeErrorCode, TraderId, Wallet,
+    ClientMessage, InitAccount, ModifyAccount, Reservation, ServerMessage, Signer, Submission, SubscribeErrorCode,
+    TraderId,
 };
 use tidegate_protocol::account::{AccountVersion, MIN_ACCOUNT_VALUE};
 use tidegate_protocol::auth::CommitHash;
 use tidegate_protocol::batch::BatchVersion;
 use tidegate_protocol::keys::{AccountKey, OrderPreimage};
-use tidegate_protocol::musig2::PartialSignature;
 use tidegate_protocol::order::{AskTerms, OrderError, OrderSide};
-use tidegate_protocol::script::key_spend_sighash;
-use tidegate_protocol::spend::cooperative_transaction;
 use tidegate_protocol::units::{BlockCount, BlockHeight, Sats};
 
 fn account_state(bench: &mut Bench) -> VenueAccountState {
@@ -24,56 +22,11 @@ fn account_state(bench: &mut Bench) -> VenueAccountState {
     *status.accounts.keys().next().unwrap()
 }
 
-/// Asks for the venue's half, adds the trader's, and publishes.
+/// Closes the account to one output, and publishes.
 fn close(bench: &mut Bench, trader: &TestTrader) -> Result<(), ServeError> {
-    let account = &trader.account;
-    let script_pubkey = ready(trader.node.new_address(AddressKind::Taproot)).unwrap();
-    let value = bitcoin::Amount::from_sat(account.value.get() - 1000);
-    let outputs = vec![TxOut { value, script_pubkey }];
-    let mut transaction = cooperative_transaction(account, outputs.clone()).unwrap();
-    let spent = account.terms.output(account.value).unwrap();
-    let session = account.terms.version.musig2().map(|version| {
-        let request = Musig2Request {
-            signer: trader.key.locator,
-            keys: [trader.key.point, *account.terms.auctioneer.point()],
-            version,
-            merkle_root: account.terms.merkle_root().unwrap(),
-            other_nonce: None,
-        };
-        ready(trader.node.musig2_begin(&request)).unwrap()
-    });
-    let request = ModifyAccount {
-        account: account.key(),
-        new_inputs: Vec::new(),
-        new_outputs: outputs,
-        new_params: None,
-        trader_nonce: session.map(|(_, nonce)| nonce),
-        prev_outputs: vec![spent.clone()],
-    };
-    let ModifySignature { signature, server_nonce } = bench.call(bench.handle.clone().modify(trader.id, request))?;
-    let witness = match session {
-        Some((session, _)) => {
-            ready(trader.node.musig2_register(session, &server_nonce.unwrap())).unwrap();
-            let message = key_spend_sighash(&transaction, 0, &[spent]).unwrap();
-            ready(trader.node.musig2_sign(session, message, false)).unwrap();
-            let theirs = PartialSignature(signature.try_into().unwrap());
-            Witness::from_slice(&[ready(trader.node.musig2_combine(session, &theirs)).unwrap()])
-        }
-        None => {
-            let (sighash, theirs) = signature.split_last().unwrap();
-            assert_eq!((*sighash, server_nonce), (1, None));
-            let script = account.terms.inner_script().unwrap();
-            let spend = ScriptSpend::SegwitV0 { script };
-            let tweak = account.terms.trader_tweak();
-            let prev_outputs = vec![spent];
-            let input =
-                SignInput { transaction: transaction.clone(), input: 0, prev_outputs, key: trader.key, tweak, spend };
-            let ours = ready(trader.node.sign_input(&input)).unwrap();
-            account.terms.cooperative_witness_v0(theirs, &ours).unwrap()
-        }
-    };
-    transaction.input[0].witness = witness;
-    bench.world.publish(&transaction).expect("the chain accepts the close");
+    let outputs = vec![pay_out(trader, trader.account.value.get() - 1000)];
+    let changed = change(bench, trader, &Wish { outputs, ..Wish::default() })?;
+    bench.world.publish(&changed.transaction).expect("the chain accepts the close");
     Ok(())
 }
 
@@ -329,9 +282,10 @@ fn a_handshake_fails_for_strangers_and_forgers() {
     assert_eq!((about, code), (Some(account), SubscribeErrorCode::AccountDoesNotExist));
 
     let reserved = reservation(&bench, "reserved", MIN_ACCOUNT_VALUE, 2000);
-    bench.call(bench.handle.clone().reserve(TraderId([1; 32]), reserved)).unwrap();
+    let keys = bench.call(bench.handle.clone().reserve(TraderId([1; 32]), reserved.clone())).unwrap();
     let (_, answer, _) = knock(&mut bench, "reserved", 0, false);
-    assert!(matches!(answer, Some(ServerMessage::Error { code: SubscribeErrorCode::IncompleteReservation, .. })));
+    let Some(ServerMessage::Reserved { reservation: told, .. }) = answer else { panic!("no reservation") };
+    assert_eq!((told.reservation, told.keys), (reserved, keys));
 
     let (stream, answer, _) = knock(&mut bench, "forger", 1, true);
     assert_eq!(answer, None);
@@ -380,6 +334,11 @@ fn a_wallet_with_another_seed_is_not_served() {
     let bench = Bench::new();
     let store = bench.env.store.clone();
     let env: &'static super::bench::Env = Box::leak(Box::new(super::bench::Env {
+        chain: super::bench::TestChain {
+            node: world.add_node("another"),
+            extra: std::sync::Mutex::default(),
+            hangs: core::sync::atomic::AtomicBool::new(false),
+        },
         node: world.add_node("another"),
         store,
         clock: bench.env.clock.clone(),

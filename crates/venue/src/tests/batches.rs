@@ -5,7 +5,7 @@ use super::trader::{Manners, TestTrader};
 use crate::{TickOutcome, TickReason, VenueAccountState, VenueConfig};
 use tidegate_protocol::account::AccountVersion;
 use tidegate_protocol::order::OrderState;
-use tidegate_protocol::units::{BlockCount, RatePerBillion, SatPerKw, Sats, UnitCount};
+use tidegate_protocol::units::{BlockCount, RatePerBillion, SatPerKw, UnitCount};
 
 fn pair(bench: &mut Bench, seller: AccountVersion, buyer: AccountVersion) -> (TestTrader, TestTrader) {
     (bench.trader("seller", seller, 5_000_000), bench.trader("buyer", buyer, 1_000_000))
@@ -183,18 +183,42 @@ fn a_venue_that_dies_before_the_commit_makes_the_batch_again_under_another_trans
 }
 
 #[test]
-fn the_operator_gets_what_the_miners_do_not() {
-    let fee = tidegate_protocol::fees::ExecutionFee { base: Sats::constant(1), rate_ppm: 1000 };
-    let mut bench = Bench::with(VenueConfig { execution_fee: fee, ..config() });
-    let (mut seller, mut buyer) = pair(&mut bench, AccountVersion::V2, AccountVersion::V2);
-    seller.ask(&mut bench, 500, 20);
-    buyer.bid(&mut bench, 1000, 12);
-    bench.tick(&mut [&mut seller, &mut buyer]);
-    let transaction = bench.call(bench.handle.clone().snapshot(None)).unwrap().transaction;
-    assert_eq!(transaction.output.len(), 4, "two accounts, a channel, the operator");
-    bench.mine(1);
-    let balance = super::bench::ready(tidegate_ports::Wallet::confirmed_balance(&bench.env.node)).unwrap();
-    assert!(balance > Sats::constant(2_000) && balance < Sats::constant(2_402 + 2 * 123));
+fn a_venue_that_dies_in_any_phase_of_a_batch_makes_it_afterwards() {
+    // Who has answered what when it dies: prepare asked; one accepted; sign asked; one signed.
+    for phase in 0..4 {
+        let mut bench = Bench::new();
+        let (mut seller, mut buyer) = pair(&mut bench, AccountVersion::V1, AccountVersion::V0);
+        let ask = seller.ask(&mut bench, 500, 4);
+        let bid = buyer.bid(&mut bench, 1000, 4);
+        let handle = bench.handle.clone();
+        let mut tick = Box::pin(handle.tick());
+        assert!(futures_util::FutureExt::now_or_never(&mut tick).is_none());
+        bench.pump();
+        for step in 0..phase {
+            seller.answer_all(&mut bench);
+            if step == 1 {
+                buyer.answer_all(&mut bench);
+            }
+            bench.pump();
+        }
+        drop(tick);
+        bench.restart();
+        assert_eq!(bench.call(bench.handle.clone().status()).unwrap().batches, 0, "phase {phase}");
+        for trader in [&mut seller, &mut buyer] {
+            trader.subscribe(&mut bench);
+        }
+        assert_eq!(bench.tick(&mut [&mut seller, &mut buyer]).reason, TickReason::Cleared, "phase {phase}");
+        let handle = bench.handle.clone();
+        for nonce in [ask, bid] {
+            assert_eq!(bench.call(handle.order_state(nonce)), Ok((OrderState::Executed, UnitCount::ZERO)));
+        }
+        // What was once to be signed never comes back under the same name.
+        let asked: std::collections::BTreeSet<_> = seller.prepared.iter().collect();
+        assert_eq!(asked.len(), if phase < 2 { 1 } else { 2 }, "phase {phase}");
+        bench.mine(6);
+        let status = bench.call(handle.status()).unwrap();
+        assert_eq!((status.unconfirmed, status.accounts[&VenueAccountState::Open]), (0, 2));
+    }
 }
 
 #[test]

@@ -1,15 +1,22 @@
 //! A venue on a simulated chain, driven by hand.
 
 use super::trader::TestTrader;
+use crate::book::{AccountRecord, Book};
 use crate::{Halt, Handle, TickOutcome, VenueConfig, venue};
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll};
 use futures_util::task::noop_waker;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
-use tidegate_ports::{ServerMessage, StreamId, Timestamp, TraderEvent, TraderId, Traders, VenueEnv};
+use tidegate_ports::{
+    Chain, ChainEvent, NodeError, ServerMessage, StreamId, Timestamp, TraderEvent, TraderId, Traders, VenueEnv, Watch,
+};
 use tidegate_protocol::account::AccountVersion;
+use tidegate_protocol::keys::AccountKey;
+use tidegate_protocol::script::INITIAL_BATCH_KEY;
+use tidegate_protocol::units::BlockHeight;
 use tidegate_sandbox::{ManualClock, MemoryStore, SandboxEntropy, SandboxNode, World};
 
 /// Streams in memory.
@@ -46,8 +53,42 @@ impl Traders for FakeTraders {
     }
 }
 
+/// The node's chain, and events of the test's own: the simulated chain knows no commitment transactions.
+pub(super) struct TestChain {
+    pub(super) node: SandboxNode,
+    pub(super) extra: Mutex<VecDeque<ChainEvent>>,
+    /// The node takes calls and never answers.
+    pub(super) hangs: AtomicBool,
+}
+
+impl Chain for TestChain {
+    async fn best_height(&self) -> Result<BlockHeight, NodeError> {
+        if self.hangs.load(Ordering::Relaxed) {
+            core::future::pending::<()>().await;
+        }
+        self.node.best_height().await
+    }
+
+    fn watch(&self, name: &str, watch: Watch) -> impl Future<Output = Result<(), NodeError>> + Send {
+        self.node.watch(name, watch)
+    }
+
+    fn unwatch(&self, name: &str) -> impl Future<Output = Result<(), NodeError>> + Send {
+        self.node.unwatch(name)
+    }
+
+    async fn next_event(&self) -> Result<ChainEvent, NodeError> {
+        let extra = self.extra.lock().unwrap().pop_front();
+        match extra {
+            Some(event) => Ok(event),
+            None => self.node.next_event().await,
+        }
+    }
+}
+
 pub(super) struct Env {
     pub(super) node: SandboxNode,
+    pub(super) chain: TestChain,
     pub(super) store: MemoryStore,
     pub(super) clock: ManualClock,
     pub(super) entropy: SandboxEntropy,
@@ -57,7 +98,7 @@ pub(super) struct Env {
 impl VenueEnv for Env {
     type Wallet = SandboxNode;
     type Signer = SandboxNode;
-    type Chain = SandboxNode;
+    type Chain = TestChain;
     type Traders = FakeTraders;
     type Store = MemoryStore;
     type Clock = ManualClock;
@@ -69,8 +110,8 @@ impl VenueEnv for Env {
     fn signer(&self) -> &SandboxNode {
         &self.node
     }
-    fn chain(&self) -> &SandboxNode {
-        &self.node
+    fn chain(&self) -> &TestChain {
+        &self.chain
     }
     fn traders(&self) -> &FakeTraders {
         &self.traders
@@ -115,8 +156,10 @@ pub(super) fn ready<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn start(world: &World, store: MemoryStore, starts: u64, config: VenueConfig) -> (&'static Env, Handle, Run) {
+    let node = world.add_node("venue");
     let env: &'static Env = Box::leak(Box::new(Env {
-        node: world.add_node("venue"),
+        chain: TestChain { node: node.clone(), extra: Mutex::default(), hangs: AtomicBool::new(false) },
+        node,
         store,
         clock: ManualClock::new(Timestamp(1_000_000)),
         entropy: SandboxEntropy::new(7, starts),
@@ -141,9 +184,13 @@ impl Bench {
 
     /// Kills the venue where it stands, and starts another on the same data. Streams are gone.
     pub(super) fn restart(&mut self) {
+        self.restart_with(config());
+    }
+
+    pub(super) fn restart_with(&mut self, config: VenueConfig) {
         self.starts += 1;
         self.env.node.restart();
-        (self.env, self.handle, self.run) = start(&self.world, self.env.store.clone(), self.starts, config());
+        (self.env, self.handle, self.run) = start(&self.world, self.env.store.clone(), self.starts, config);
         self.pump();
     }
 
@@ -177,6 +224,15 @@ impl Bench {
             self.pump();
         }
         panic!("the venue does not answer");
+    }
+
+    /// Everything as it is stored.
+    pub(super) fn book(&self) -> Book {
+        ready(Book::load(&self.env.store, INITIAL_BATCH_KEY.parse().unwrap())).unwrap()
+    }
+
+    pub(super) fn stored_account(&self, account: AccountKey) -> AccountRecord {
+        self.book().accounts[&account].clone()
     }
 
     pub(super) fn mine(&mut self, blocks: u32) {

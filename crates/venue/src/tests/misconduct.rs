@@ -1,12 +1,16 @@
 //! Traders that stand in the way: everybody else still clears in the same tick.
 
 use super::bench::{Bench, config};
+use super::changes::{Wish, change, pay_out};
 use super::trader::Manners;
-use crate::{TickReason, VenueConfig};
+use crate::node::{PATIENCE_MS, RESPITE_MS};
+use crate::{ServeError, TickReason, VenueConfig};
+use core::sync::atomic::Ordering;
 use std::collections::BTreeSet;
+use tidegate_ports::NodeError;
 use tidegate_protocol::account::AccountVersion;
-use tidegate_protocol::order::OrderState;
-use tidegate_protocol::units::UnitCount;
+use tidegate_protocol::order::{BidTerms, OrderSide, OrderState};
+use tidegate_protocol::units::{BlockCount, UnitCount};
 
 const ALL: [Manners; 12] = [
     Manners::SilentAtPrepare,
@@ -70,7 +74,7 @@ fn a_rogue_seller_is_passed_over_as_well() {
 }
 
 #[test]
-fn contradicting_reports_cost_both_sides_the_round() {
+fn contradicting_reports_get_both_accounts_banned_twice_as_long_each_time() {
     let mut bench = Bench::new();
     let mut seller = bench.trader("seller", AccountVersion::V2, 5_000_000);
     let mut rogue = bench.trader("rogue", AccountVersion::V2, 1_000_000);
@@ -80,9 +84,51 @@ fn contradicting_reports_cost_both_sides_the_round() {
     let outcome = bench.tick(&mut [&mut seller, &mut rogue]);
     assert_eq!(outcome.reason, TickReason::GaveUp { attempts: 1 });
     assert_eq!(bench.call(bench.handle.clone().status()).unwrap().batches, 0);
-    // At the next tick they may try again.
+    let handle = bench.handle.clone();
+    assert_eq!(bench.call(handle.status()).unwrap().banned, 2);
+    let until = bench.world.height().checked_add(BlockCount::new(144)).unwrap();
+    // No match, no order, no change, also after a restart.
+    assert_eq!(bench.tick(&mut [&mut seller, &mut rogue]).reason, TickReason::NoMatch);
+    bench.restart();
+    seller.subscribe(&mut bench);
+    rogue.subscribe(&mut bench);
+    let handle = bench.handle.clone();
+    let account = rogue.account.key();
+    let (order, _) = rogue.order(500, 1, OrderSide::Bid(BidTerms::default()));
+    assert_eq!(bench.call(handle.submit(order)), Err(ServeError::Banned { account, until }));
+    let close = Wish { outputs: vec![pay_out(&rogue, 900_000)], ..Wish::default() };
+    assert_eq!(change(&mut bench, &rogue, &close).err(), Some(ServeError::Banned { account, until }));
+    bench.mine(143);
+    bench.pump();
+    assert_eq!(bench.tick(&mut [&mut seller, &mut rogue]).reason, TickReason::NoMatch);
+    bench.mine(1);
+    let outcome = bench.tick(&mut [&mut seller, &mut rogue]);
+    assert_eq!(outcome.reason, TickReason::GaveUp { attempts: 1 });
+    // The second time: 288 blocks.
+    bench.mine(287);
+    bench.pump();
     rogue.manners = Manners::Honest;
+    assert_eq!(bench.tick(&mut [&mut seller, &mut rogue]).reason, TickReason::NoMatch);
+    bench.mine(1);
     assert_eq!(bench.tick(&mut [&mut seller, &mut rogue]).reason, TickReason::Cleared);
+}
+
+#[test]
+fn a_rogue_that_names_the_node_of_another_keeps_only_itself_apart() {
+    let mut bench = Bench::new();
+    let mut honest = bench.trader("honest", AccountVersion::V2, 5_000_000);
+    let mut rogue = bench.trader("rogue", AccountVersion::V2, 5_000_000);
+    let mut buyer = bench.trader("buyer", AccountVersion::V2, 1_000_000);
+    // The rogue claims to be the honest seller's node, asks less, and reports that the channel failed.
+    rogue.named_node = Some(honest.node.id());
+    rogue.ask(&mut bench, 400, 4);
+    let good = honest.ask(&mut bench, 500, 4);
+    buyer.bid(&mut bench, 1000, 4);
+    rogue.manners = Manners::FundingFails;
+    let outcome = bench.tick(&mut [&mut honest, &mut rogue, &mut buyer]);
+    assert_eq!(outcome.reason, TickReason::Cleared);
+    let (state, _) = bench.call(bench.handle.clone().order_state(good)).unwrap();
+    assert_eq!(state, OrderState::Executed);
 }
 
 #[test]
@@ -169,4 +215,54 @@ fn a_signature_for_somebody_elses_account_does_not_count() {
         let handle = bench.handle.clone();
         assert_eq!(bench.call(handle.order_state(bid)), Ok((OrderState::Executed, UnitCount::ZERO)));
     }
+}
+
+#[test]
+fn a_node_that_hangs_does_not_stop_the_venue() {
+    let mut bench = Bench::new();
+    let mut seller = bench.trader("seller", AccountVersion::V2, 5_000_000);
+    let mut buyer = bench.trader("buyer", AccountVersion::V2, 1_000_000);
+    seller.ask(&mut bench, 500, 2);
+    buyer.bid(&mut bench, 1000, 2);
+    bench.env.chain.hangs.store(true, Ordering::Relaxed);
+    let handle = bench.handle.clone();
+    let mut tick = Box::pin(handle.tick());
+    assert!(futures_util::FutureExt::now_or_never(&mut tick).is_none());
+    bench.pump();
+    bench.env.clock.advance(PATIENCE_MS - 1);
+    bench.pump();
+    assert!(futures_util::FutureExt::now_or_never(&mut tick).is_none());
+    bench.env.clock.advance(1);
+    let outcome = bench.call(tick).unwrap();
+    assert!(matches!(outcome.reason, TickReason::Node(NodeError::NotReady { .. })), "{outcome:?}");
+    // For a while nothing waits for it: the next attempt fails at once, other calls are answered.
+    let outcome = bench.call(handle.tick()).unwrap();
+    assert!(matches!(outcome.reason, TickReason::Node(NodeError::NotReady { .. })), "{outcome:?}");
+    bench.call(handle.terms()).unwrap();
+    bench.env.chain.hangs.store(false, Ordering::Relaxed);
+    bench.env.clock.advance(RESPITE_MS);
+    assert_eq!(bench.tick(&mut [&mut seller, &mut buyer]).reason, TickReason::Cleared);
+}
+
+#[test]
+fn a_node_that_lost_its_signing_sessions_blames_no_trader() {
+    let mut bench = Bench::new();
+    let mut seller = bench.trader("seller", AccountVersion::V2, 5_000_000);
+    let mut buyer = bench.trader("buyer", AccountVersion::V1, 1_000_000);
+    seller.ask(&mut bench, 500, 2);
+    buyer.bid(&mut bench, 1000, 2);
+    let handle = bench.handle.clone();
+    let mut tick = Box::pin(handle.tick());
+    assert!(futures_util::FutureExt::now_or_never(&mut tick).is_none());
+    // Prepare is answered, and the request to sign is out; then the venue's node starts again.
+    bench.pump();
+    seller.answer_all(&mut bench);
+    buyer.answer_all(&mut bench);
+    bench.pump();
+    bench.env.node.restart();
+    seller.answer_all(&mut bench);
+    buyer.answer_all(&mut bench);
+    let outcome = bench.call(tick).unwrap();
+    assert!(matches!(outcome.reason, TickReason::Node(_)), "{outcome:?}");
+    assert_eq!(bench.tick(&mut [&mut seller, &mut buyer]).reason, TickReason::Cleared);
 }

@@ -3,6 +3,12 @@
 mod accounts;
 mod batches;
 mod bench;
+mod changes;
+mod invariants;
+mod leases;
+mod mail;
+mod master;
 mod misconduct;
+mod mistakes;
 pub(crate) mod orders;
 mod trader;

@@ -14,7 +14,7 @@ use tidegate_protocol::batch::{
     ReportedChannelType, SignBegin,
 };
 use tidegate_protocol::fees::ExecutionFee;
-use tidegate_protocol::keys::{AccountKey, KeyDescriptor, MultisigKey, OrderNonce, OrderPreimage};
+use tidegate_protocol::keys::{AccountKey, KeyDescriptor, MultisigKey, NodeId, OrderNonce, OrderPreimage};
 use tidegate_protocol::musig2::PartialSignature;
 use tidegate_protocol::order::{
     AskTerms, AuctionType, BidTerms, Order, OrderChannelType, OrderSide, OrderState, OrderVersion, OwnOrder,
@@ -57,6 +57,12 @@ pub(super) struct TestTrader {
     pub(super) orders: BTreeMap<OrderNonce, OwnOrder>,
     pub(super) preimages: BTreeMap<OrderNonce, OrderPreimage>,
     pub(super) manners: Manners,
+    /// Lease duration of its orders.
+    pub(super) duration: BlockCount,
+    /// The most that its orders pay the venue.
+    pub(super) fee: ExecutionFee,
+    /// The node that its orders name, when it is not its own.
+    pub(super) named_node: Option<NodeId>,
     pub(super) staged: Option<VerifiedBatch>,
     /// Transactions of all prepares, in order.
     pub(super) prepared: Vec<Txid>,
@@ -102,6 +108,9 @@ impl TestTrader {
             orders: BTreeMap::new(),
             preimages: BTreeMap::new(),
             manners: Manners::Honest,
+            duration: BlockCount::new(2016),
+            fee: FEE,
+            named_node: None,
             staged: None,
             prepared: Vec::new(),
             finalized: Vec::new(),
@@ -144,7 +153,7 @@ impl TestTrader {
             rate: RatePerBillion::new(rate),
             amount: units.to_sats(),
             min_units: UnitCount::new(min),
-            duration: BlockCount::new(2016),
+            duration: self.duration,
             max_batch_fee_rate: SatPerKw::new(10_000),
             channel_type: OrderChannelType::PeerDependent,
             allowed_nodes: Vec::new(),
@@ -158,14 +167,14 @@ impl TestTrader {
             state: OrderState::Submitted,
             units_unfulfilled: units,
             multisig,
-            fee_ceiling: FEE,
+            fee_ceiling: self.fee,
             extension_quoted: BlockCount::new(3024),
         };
         let submitted = SubmittedOrder {
             order,
             signature: Vec::new(),
             multisig: MultisigKey::new(multisig.point),
-            node: self.node.id(),
+            node: self.named_node.unwrap_or(self.node.id()),
             addresses: vec![self.node.address()],
         };
         (self.sign_order(submitted), own)
