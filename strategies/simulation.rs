@@ -141,7 +141,8 @@ impl Agent {
                     state: AccountState::Open,
                 });
             }
-            Intent::CloseAccount { .. } => panic!("nothing expires here"),
+            Intent::CloseAccount { .. } | Intent::Renew { .. } => panic!("nothing expires here"),
+            Intent::Deposit { .. } | Intent::Withdraw { .. } | Intent::BumpFee { .. } => panic!("only persons do this"),
         }
     }
 

@@ -64,7 +64,10 @@ impl BoundHttp {
     }
 
     /// Serves until shutdown.
-    pub async fn serve(self, page: Arc<dyn Page>, shutdown: Shutdown) {
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(self, page: Arc<dyn Page>, shutdown: Shutdown) -> std::io::Result<()> {
         let router = Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/metrics", get(metrics))
@@ -72,9 +75,7 @@ impl BoundHttp {
             .route("/v1/tick", post(tick))
             .with_state(page);
         let stop = async move { shutdown.wanted().await };
-        if let Err(error) = axum::serve(self.listener, router).with_graceful_shutdown(stop).await {
-            tracing::error!(%error, "the status listener ended");
-        }
+        axum::serve(self.listener, router).with_graceful_shutdown(stop).await
     }
 }
 

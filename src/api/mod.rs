@@ -1,7 +1,8 @@
-//! What the outside sees: metrics, health and status over HTTP, on loopback.
+//! What the outside sees: metrics, health and status over HTTP, and the operator's gRPC interface, on loopback.
 
 mod http;
 mod metrics;
+pub mod operator;
 
 pub use http::{Answer, BoundHttp, HttpError, Page, bind};
 pub use metrics::{AgentMetrics, VenueMetrics, raise_to, render};

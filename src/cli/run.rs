@@ -9,6 +9,9 @@ Before the first start:
   tidegate permissions --role trader          bake the macaroon with the command that this prints
   cp config/agent.example.toml agent.toml     then set network, node, venue, strategy_file and every limit
 
+With a section [api] it also serves the interface of the market's existing client, which then drives this agent:
+  pool --network regtest --basedir data/agent/api --rpcserver 127.0.0.1:12010 accounts list
+
 It starts with limits.dry_run = true: it decides and journals, and places nothing. Set it to false to trade.
 
 While it runs (the address is status_listen):

@@ -5,10 +5,10 @@ mod error;
 mod strategy;
 mod venue;
 
-pub use agent::{AgentConfig, VenueLinkConfig};
+pub use agent::{AgentConfig, ApiConfig, VenueLinkConfig};
 pub use error::{ConfigError, File};
 pub use strategy::load_strategy;
-pub use venue::{RatingsConfig, TermsConfig, VenueConfigFile};
+pub use venue::{CustomTermsConfig, IncomeConfig, RatingsConfig, TermsConfig, VenueConfigFile};
 
 use crate::node::LndConfig;
 use serde::de::DeserializeOwned;
@@ -52,7 +52,7 @@ fn require_between(path: &Path, key: &'static str, value: u64, range: RangeInclu
 
 fn require_loopback(path: &Path, key: &'static str, address: SocketAddr) -> Result<(), ConfigError> {
     let rule =
-        format!("is {address}: without TLS only a loopback address is served, e.g. 127.0.0.1:{}", address.port());
+        format!("is {address}: only a loopback address is served in this version, e.g. 127.0.0.1:{}", address.port());
     require(path, key, address.ip().is_loopback(), &rule)
 }
 

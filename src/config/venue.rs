@@ -31,6 +31,8 @@ pub struct VenueConfigFile {
     pub node: NodeConfig,
     /// Terms of trade.
     pub terms: TermsConfig,
+    /// What becomes of the income. Without it, the income stays in the venue's own coin.
+    pub income: Option<IncomeConfig>,
     /// Node ratings.
     pub ratings: RatingsConfig,
 }
@@ -49,6 +51,31 @@ pub struct TermsConfig {
     pub durations_blocks: Vec<u32>,
     /// Confirmation target for the chain fee of a batch.
     pub batch_conf_target_blocks: u32,
+    /// Other execution fees, by trader.
+    #[serde(default)]
+    pub custom: Vec<CustomTermsConfig>,
+}
+
+/// The execution fee of one trader.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CustomTermsConfig {
+    /// The trader's token: 64 hex digits.
+    pub token: String,
+    /// Fixed execution fee per match.
+    pub base_fee_sats: u64,
+    /// Variable execution fee.
+    pub fee_rate_ppm: u64,
+}
+
+/// What becomes of the venue's income.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IncomeConfig {
+    /// Income above this goes to the node's wallet, along with a batch.
+    pub sweep_above_sats: u64,
+    /// What stays in the venue's own coin then.
+    pub keep_sats: u64,
 }
 
 /// Ratings from a list.
@@ -73,6 +100,13 @@ impl VenueConfigFile {
         require_loopback(path, "status_listen", config.status_listen)?;
         require_between(path, "tick_seconds", config.tick_seconds, 0..=WEEK_SECONDS)?;
         config.terms.check(path)?;
+        if let Some(income) = &config.income {
+            let all_coins = Sats::MAX.get();
+            require_between(path, "income.sweep_above_sats", income.sweep_above_sats, 1_000..=all_coins)?;
+            let rule = "must be at most income.sweep_above_sats - 1000";
+            let fits = income.keep_sats <= income.sweep_above_sats.saturating_sub(1_000);
+            require(path, "income.keep_sats", fits, rule)?;
+        }
         require(path, "ratings.unlisted_tier", config.ratings.unlisted_tier <= 1, "must be 0 or 1")?;
         for node in &config.ratings.tier1_nodes {
             let rule = format!("names {node:?}, which is not a node key: write 66 hexadecimal digits");
@@ -93,6 +127,12 @@ impl TermsConfig {
         require_between(path, "terms.max_account_sats", self.max_account_sats, UNIT_SATS..=all_coins)?;
         require_between(path, "terms.base_fee_sats", self.base_fee_sats, 0..=all_coins)?;
         require_between(path, "terms.fee_rate_ppm", self.fee_rate_ppm, 0..=1_000_000)?;
+        for custom in &self.custom {
+            let token: Result<[u8; 32], _> = hex::FromHex::from_hex(&custom.token);
+            require(path, "terms.custom.token", token.is_ok(), "must be 64 hexadecimal digits")?;
+            require_between(path, "terms.custom.base_fee_sats", custom.base_fee_sats, 0..=all_coins)?;
+            require_between(path, "terms.custom.fee_rate_ppm", custom.fee_rate_ppm, 0..=1_000_000)?;
+        }
         let target = u64::from(self.batch_conf_target_blocks);
         require_between(path, "terms.batch_conf_target_blocks", target, CONF_TARGETS)
     }

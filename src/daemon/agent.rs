@@ -2,13 +2,15 @@
 
 use super::brain::{Brain, Round, RoundError};
 use super::connect::{Waiting, connect};
+use super::crew::Crew;
 use super::data_dir;
 use super::observe::ObserveError;
 use super::parts::TraderParts;
 use super::report::{StatusReport, update_metrics};
+use crate::api::operator::{self, Asked, BoundApi, Operator, Stage, WishError, Wishes};
 use crate::api::{self, AgentMetrics, Answer, BoundHttp, Page, render};
 use crate::config::{AgentConfig, load_strategy};
-use crate::node::Role;
+use crate::node::{LndNode, Role};
 use crate::runtime::{OsEntropy, Shutdown, SystemClock};
 use crate::store::SqliteStore;
 use crate::venue::{GrpcLink, Token};
@@ -19,7 +21,11 @@ use tidegate_engine::gate::RiskGate;
 use tidegate_engine::strategy::Strategy;
 use tidegate_ports::{Clock as _, Store, TraderEnv};
 use tidegate_strategies::AnyStrategy;
-use tidegate_trader::{Handle, TraderConfig};
+use tidegate_trader::Handle;
+use tokio::sync::mpsc;
+
+/// The ports of a live agent.
+type AgentEnv = TraderParts<LndNode, SqliteStore, SystemClock, OsEntropy>;
 
 /// What an agent has of its own, before it talks to anybody.
 struct Local {
@@ -27,13 +33,14 @@ struct Local {
     brain: Brain<AnyStrategy, SqliteStore>,
     link: GrpcLink,
     http: BoundHttp,
+    api: Option<BoundApi>,
     metrics: AgentMetrics,
 }
 
 impl Local {
-    /// Strategy, data folder and port: whatever is wrong with them is told before anybody is waited for.
+    /// Strategy, data folder and ports: whatever is wrong with them is told before anybody is waited for.
     async fn open(config: &AgentConfig) -> anyhow::Result<Local> {
-        let strategy = load_strategy(&config.strategy_file)?;
+        let strategy = config.strategy_file.as_deref().map(load_strategy).transpose()?;
         data_dir::create(&config.data_dir)?;
         let file = config.data_dir.join("agent.sqlite");
         // First: a second agent with the same configuration is told of the first one, not of its port.
@@ -43,7 +50,16 @@ impl Local {
         let brain = Brain::load(strategy, RiskGate::new(config.limits.clone()), journal).await?;
         let link = GrpcLink::new(&config.venue.address, token)?;
         let http = api::bind(config.status_listen, "status_listen").await?;
-        Ok(Local { store, brain, link, http, metrics: AgentMetrics::new()? })
+        let api = match &config.api {
+            Some(api) => {
+                let folder = config.api_folder();
+                let bound = operator::bind(api.rpc_listen, &folder, &SystemClock, &OsEntropy).await?;
+                tracing::info!(rpc = %bound.address()?, folder = %folder.display(), "serving poolrpc.Trader");
+                Some(bound)
+            }
+            None => None,
+        };
+        Ok(Local { store, brain, link, http, api, metrics: AgentMetrics::new()? })
     }
 }
 
@@ -55,59 +71,101 @@ impl Local {
 pub async fn run_agent(config: AgentConfig) -> anyhow::Result<()> {
     let shutdown = Shutdown::default();
     shutdown.on_signals()?;
-    let Local { store, brain, link, http, metrics } = Local::open(&config).await?;
-    let (trader, flows) = tidegate_trader::trader(TraderConfig::default());
+    let network = config.bitcoin_network().context("network")?;
+    let Local { store, brain, link, http, api, metrics } = Local::open(&config).await?;
+    let (trader, flows) = tidegate_trader::trader(config.trading.trader());
     let waiting = Waiting::for_node(&config.node.address);
     let page = AgentPage { trader: trader.clone(), metrics: metrics.clone(), waiting: waiting.clone() };
     tracing::info!(status = %http.address()?, "serving /healthz, /metrics and /v1/status");
-    tokio::spawn(http.serve(Arc::new(page), shutdown.clone()));
+    let mut crew = Crew::new(shutdown.clone());
+    crew.spawn("the status listener", http.serve(Arc::new(page), shutdown.clone()));
+    let (wishes, asked) = Wishes::new();
+    let stage = Stage::<AgentEnv>::new({
+        let waiting = waiting.clone();
+        move || waiting.reason()
+    });
+    if let Some(api) = api {
+        crew.spawn("the API listener", api.serve(stage.clone(), SystemClock, shutdown.clone()));
+    }
     let lnd = config.node.lnd(&config.network);
-    let Some(node) = connect(&lnd, Role::Trader, &waiting, &shutdown).await? else { return Ok(()) };
-    let parts = Arc::new(TraderParts { node, link, store, clock: SystemClock, entropy: OsEntropy });
+    let Some(node) = connect(&lnd, Role::Trader, &waiting, &shutdown).await? else { return crew.finish().await };
+    let parts: Arc<AgentEnv> = Arc::new(TraderParts { node, link, store, clock: SystemClock, entropy: OsEntropy });
+    let new_nodes_only = config.trading.new_nodes_only;
+    stage.enter(Operator { env: Arc::clone(&parts), trader: trader.clone(), wishes, network, new_nodes_only });
     if config.limits.dry_run {
         tracing::warn!("dry run: decisions are journaled, nothing is placed; set limits.dry_run = false to trade");
     }
     tracing::info!(venue = %config.venue.address, network = %config.network, "the agent runs");
     let pause = Duration::from_secs(config.decide_every_seconds);
-    let deciding = tokio::spawn(decide(brain, Arc::clone(&parts), trader.clone(), metrics, pause, shutdown.clone()));
-    let stop = tokio::spawn({
+    let desk = Desk { trader: trader.clone(), metrics, asked };
+    crew.spawn("the task that decides", decide(brain, Arc::clone(&parts), desk, pause, shutdown.clone()));
+    crew.spawn("the shutdown", {
         let shutdown = shutdown.clone();
         async move {
             shutdown.wanted().await;
             trader.shutdown().await;
+            anyhow::Ok(())
         }
     });
     let outcome = flows.run(&*parts).await;
     shutdown.trigger();
-    deciding.await.context("the decisions failed")?;
-    stop.await.context("the shutdown failed")?;
-    outcome.context("the agent stopped: its state can not be trusted; nothing was lost that was stored")
+    let crew = crew.finish().await;
+    outcome.context("the agent stopped: its state can not be trusted; nothing was lost that was stored")?;
+    crew
 }
 
-/// Decides at every pause until shutdown. A failed round is told, counted, and tried again at the next.
-async fn decide<S, J, E>(
+/// What the task that decides works with, besides the brain and the ports.
+pub(super) struct Desk {
+    pub(super) trader: Handle,
+    pub(super) metrics: AgentMetrics,
+    pub(super) asked: mpsc::Receiver<Asked>,
+}
+
+/// Decides at every pause until shutdown, and in between does what persons ask for. A failed round is told, counted,
+/// and tried again at the next.
+///
+/// # Errors
+/// When the journal cannot be written: there is no decision without one.
+pub(super) async fn decide<S, J, E>(
     mut brain: Brain<S, J>,
     env: Arc<E>,
-    trader: Handle,
-    metrics: AgentMetrics,
+    desk: Desk,
     pause: Duration,
     shutdown: Shutdown,
-) where
+) -> anyhow::Result<()>
+where
     S: Strategy + Send,
     S::State: Send,
     J: Store,
     E: TraderEnv,
 {
+    let Desk { trader, metrics, mut asked } = desk;
     let mut beat = tokio::time::interval(pause);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = beat.tick() => {}
-            () = shutdown.wanted() => return,
+            Some(Asked { wish, by, answer }) = asked.recv() => {
+                let outcome = tokio::select! {
+                    outcome = brain.asked(&*env, &trader, wish, &by) => outcome,
+                    () = shutdown.wanted() => return Ok(()),
+                };
+                let journal = match &outcome {
+                    Err(WishError::Journal(error)) => Some(error.clone()),
+                    _ => None,
+                };
+                // Who asked may have gone.
+                drop(answer.send(outcome));
+                if let Some(error) = journal {
+                    return Err(error).context(NO_JOURNAL);
+                }
+                continue;
+            }
+            () = shutdown.wanted() => return Ok(()),
         }
         let outcome = tokio::select! {
             outcome = brain.round(&*env, &trader) => outcome,
-            () = shutdown.wanted() => return,
+            () = shutdown.wanted() => return Ok(()),
         };
         count_round(&metrics, &outcome);
         for (duration, rate) in brain.clearing_rates() {
@@ -117,15 +175,13 @@ async fn decide<S, J, E>(
         metrics.last_decision_seconds.set(seconds(env.clock().now().seconds()));
         match outcome {
             Ok(_) => {}
-            Err(RoundError::Journal(error)) => {
-                tracing::error!(%error, "no decision without a journal: the agent stops trading");
-                shutdown.trigger();
-                return;
-            }
+            Err(RoundError::Journal(error)) => return Err(error).context(NO_JOURNAL),
             Err(error) => tracing::warn!(%error, "nothing decided in this round"),
         }
     }
 }
+
+const NO_JOURNAL: &str = "there is no decision without a journal, so the agent stops";
 
 fn count_round(metrics: &AgentMetrics, outcome: &Result<Round, RoundError>) {
     let failed = |counterpart: &str| metrics.failures_total.with_label_values(&[counterpart]).inc();

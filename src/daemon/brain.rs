@@ -1,15 +1,17 @@
-//! The agent's loop: look, decide, pass the gate, journal, place.
+//! The agent's loop: look, decide, pass the gate, journal, place. What a person asks for goes the same way.
 
 use super::observe::{Look, ObserveError, Observer};
+use crate::api::operator::{Done, Wish, WishError};
 use std::collections::BTreeMap;
 use thiserror::Error;
 use tidegate_engine::driver::{Place, step};
-use tidegate_engine::gate::{Approved, RiskGate};
-use tidegate_engine::journal::JournalEntry;
-use tidegate_engine::strategy::{Intent, Now, OrderIntent, Strategy};
+use tidegate_engine::gate::{Approved, RiskGate, RiskRefusal};
+use tidegate_engine::journal::{Inputs, JournalEntry, Judged, Verdict};
+use tidegate_engine::strategy::{Intent, Now, OrderIntent, Reason, Strategy};
+use tidegate_engine::view::MarketView;
 use tidegate_ports::{Change, Clock as _, Sequence, Store, StoreError, TraderEnv};
 use tidegate_protocol::order::{AuctionType, OrderSide};
-use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion};
+use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion, Sats, UnitCount};
 use tidegate_trader::{CloseAccount, Handle, NewOrder, OpenAccount, Reaction, Status};
 
 /// Table of journal entries, keyed by their number with leading zeros. Only ever added to.
@@ -43,9 +45,12 @@ pub(crate) struct Round {
     pub(crate) halted: bool,
 }
 
-/// A strategy with its gate, its state and its journal.
+/// Name in the journal of an agent without a strategy.
+const NO_STRATEGY: &str = "none";
+
+/// A strategy, or none, with its gate, its state and its journal.
 pub(crate) struct Brain<S: Strategy, J: Store> {
-    strategy: S,
+    strategy: Option<S>,
     state: S::State,
     gate: RiskGate,
     observer: Observer,
@@ -57,11 +62,11 @@ pub(crate) struct Brain<S: Strategy, J: Store> {
 }
 
 impl<S: Strategy, J: Store> Brain<S, J> {
-    /// A brain that goes on where its journal ended.
+    /// A brain that goes on where its journal ended. Without a strategy it decides nothing and does what it is asked.
     ///
     /// # Errors
     /// When the journal cannot be read.
-    pub(crate) async fn load(strategy: S, gate: RiskGate, journal: J) -> Result<Brain<S, J>, StoreError> {
+    pub(crate) async fn load(strategy: Option<S>, gate: RiskGate, journal: J) -> Result<Brain<S, J>, StoreError> {
         let (sequence, rows) = journal.load(&[LATEST]).await?;
         let last = match rows.last() {
             None => None,
@@ -70,10 +75,11 @@ impl<S: Strategy, J: Store> Brain<S, J> {
             })?),
         };
         // Another strategy's state, or an older shape of it, is not ours: start afresh and say so.
-        let stored = last.as_ref().filter(|entry| entry.strategy == strategy.name());
+        let name = strategy.as_ref().map_or(NO_STRATEGY, Strategy::name);
+        let stored = last.as_ref().filter(|entry| entry.strategy == name);
         let state = stored.and_then(|entry| serde_json::from_value(entry.state.clone()).ok());
         if last.is_some() && state.is_none() {
-            tracing::warn!(strategy = strategy.name(), "the journal holds no state of this strategy: it starts afresh");
+            tracing::warn!(strategy = name, "the journal holds no state of this strategy: it starts afresh");
         }
         let next_entry = last.map_or(0, |entry| entry.sequence.saturating_add(1));
         let state = state.unwrap_or_default();
@@ -92,12 +98,15 @@ impl<S: Strategy, J: Store> Brain<S, J> {
         if let Some(error) = &venue_silent {
             tracing::warn!(%error, "decided on what the venue said before");
         }
+        let Some(strategy) = &self.strategy else {
+            return Ok(Round { venue_silent: venue_silent.is_some(), ..Round::default() });
+        };
         let height = view.height().unwrap_or(BlockHeight::new(0));
         let now = Now { time: env.clock().now(), height };
         let place = Place { journal_sequence: self.next_entry, store_sequence: status.sequence.0 };
-        let decided = step(&self.strategy, &mut self.state, &self.gate, &view, now, place);
+        let decided = step(strategy, &mut self.state, &self.gate, &view, now, place);
         for reason in &decided.entry.reasons {
-            tracing::debug!(strategy = self.strategy.name(), "{reason}");
+            tracing::debug!(strategy = strategy.name(), "{reason}");
         }
         let total = u32::try_from(decided.entry.intents.len()).unwrap_or(u32::MAX);
         let approved = u32::try_from(decided.approved.len()).unwrap_or(u32::MAX);
@@ -127,6 +136,68 @@ impl<S: Strategy, J: Store> Brain<S, J> {
         Ok(round)
     }
 
+    /// What a person asks for, `by` their own name: the same look, the same gate, the same journal.
+    ///
+    /// # Errors
+    /// [`WishError`] by variant.
+    pub(crate) async fn asked<E: TraderEnv>(
+        &mut self,
+        env: &E,
+        trader: &Handle,
+        wish: Wish,
+        by: &str,
+    ) -> Result<Done, WishError> {
+        if self.halted && !matches!(wish, Wish::Cancel(_) | Wish::Close(_) | Wish::Bump(_)) {
+            return Err(WishError::Halted);
+        }
+        let look = self.observer.look(env, trader).await.map_err(|error| match error {
+            ObserveError::Node(error) => WishError::Node(error),
+            ObserveError::Trader(gone) => WishError::Gone(gone),
+        })?;
+        let height = look.view.height().unwrap_or(BlockHeight::new(0));
+        let now = Now { time: env.clock().now(), height };
+        let answer = self.gate.approve(judged_as(&wish), &look.view);
+        let entry = self.entry_of(&wish, &answer, now, &look.view, look.status.sequence, by);
+        self.write(&entry).await?;
+        let approved = answer?;
+        let name = intent_name(approved.get());
+        tracing::info!(intent = name, by, "asked for");
+        let outcome = fulfil(trader, &approved, wish).await;
+        if let Err(error) = &outcome {
+            tracing::warn!(intent = name, by, %error, "not carried out");
+            if error.reaction() == Reaction::HaltTrading {
+                tracing::error!("trading stops: a promise was broken (see above). Find the cause, then restart");
+                self.halted = true;
+            }
+        }
+        outcome
+    }
+
+    fn entry_of(
+        &self,
+        wish: &Wish,
+        answer: &Result<Approved<Intent>, RiskRefusal>,
+        now: Now,
+        view: &MarketView,
+        store: Sequence,
+        by: &str,
+    ) -> JournalEntry {
+        let verdict = match answer {
+            Ok(_) => Verdict::Approved,
+            Err(refusal) => Verdict::Refused(refusal.clone()),
+        };
+        JournalEntry {
+            sequence: self.next_entry,
+            now,
+            // The newest entry keeps the strategy's state, also when a person made it.
+            strategy: self.strategy.as_ref().map_or(NO_STRATEGY, Strategy::name).to_owned(),
+            inputs: Inputs::of(view, store.0),
+            reasons: vec![Reason::Asked { by: by.to_owned() }],
+            intents: vec![Judged { intent: judged_as(wish), verdict }],
+            state: serde_json::to_value(&self.state).unwrap_or_default(),
+        }
+    }
+
     /// The latest clearing rate of each duration that is known.
     pub(crate) fn clearing_rates(&self) -> BTreeMap<BlockCount, RatePerBillion> {
         self.observer.clearing_rates()
@@ -145,6 +216,76 @@ impl<S: Strategy, J: Store> Brain<S, J> {
         self.next_entry = self.next_entry.saturating_add(1);
         Ok(())
     }
+}
+
+/// What the gate judges a wish as.
+///
+/// The gate's orders are those of the inbound market. An outbound bid's own coins bear premium and fees there, so that
+/// it is judged as one order of all its coins, filled at once.
+fn judged_as(wish: &Wish) -> Intent {
+    match wish {
+        Wish::Open(open) => {
+            Intent::OpenAccount { value: open.value, expiry_blocks: open.expiry_blocks, version: open.version }
+        }
+        Wish::Close(close) => Intent::CloseAccount { account: close.account },
+        Wish::Deposit(deposit) => Intent::Deposit { account: deposit.account, amount: deposit.amount },
+        Wish::Withdraw(withdraw) => {
+            let paid = withdraw.outputs.iter().map(|output| Sats::try_from(output.value).unwrap_or(Sats::MAX));
+            Intent::Withdraw { account: withdraw.account, amount: Sats::checked_sum(paid).unwrap_or(Sats::MAX) }
+        }
+        Wish::Renew(renew) => Intent::Renew { account: renew.account, expiry: renew.expiry },
+        Wish::Bump(bump) => Intent::BumpFee { account: bump.account, fee_rate: bump.fee_rate },
+        Wish::Cancel(nonce) => Intent::Cancel { nonce: *nonce },
+        Wish::Submit(new) => order_judged_as(new),
+    }
+}
+
+fn order_judged_as(new: &NewOrder) -> Intent {
+    let outbound_coins = match (&new.side, new.auction) {
+        (OrderSide::Bid(terms), AuctionType::Outbound) => {
+            Some(UnitCount::ceil_from(terms.self_balance).unwrap_or(UnitCount::new(u32::MAX)))
+        }
+        _ => None,
+    };
+    let units =
+        outbound_coins.map_or(new.units, |coins| new.units.checked_add(coins).unwrap_or(UnitCount::new(u32::MAX)));
+    let order = OrderIntent {
+        account: new.account,
+        rate: new.rate,
+        units,
+        // In the outbound market an ask's smallest channel is about the bidder's coins; the order itself is one unit.
+        min_units: match new.auction {
+            AuctionType::Inbound => new.min_units,
+            AuctionType::Outbound => units,
+        },
+        duration: new.duration,
+        max_batch_fee_rate: new.max_batch_fee_rate,
+        channel_type: new.channel_type,
+    };
+    match &new.side {
+        OrderSide::Ask(terms) => Intent::PlaceAsk { order, terms: terms.clone() },
+        OrderSide::Bid(terms) => Intent::PlaceBid { order, terms: terms.clone() },
+    }
+}
+
+/// Carries out a wish that the gate let through: `_approved` is what it was judged as.
+async fn fulfil(trader: &Handle, _approved: &Approved<Intent>, wish: Wish) -> Result<Done, WishError> {
+    Ok(match wish {
+        Wish::Open(request) => Done::Account(Box::new(trader.open_account(request).await?)),
+        Wish::Close(request) => Done::Closed(trader.close_account(request).await?),
+        Wish::Deposit(request) => Done::Modified(Box::new(trader.deposit(request).await?)),
+        Wish::Withdraw(request) => Done::Modified(Box::new(trader.withdraw(request).await?)),
+        Wish::Renew(request) => Done::Modified(Box::new(trader.renew(request).await?)),
+        Wish::Bump(request) => {
+            trader.bump(request).await?;
+            Done::Nothing
+        }
+        Wish::Submit(request) => Done::Placed(trader.submit_order(*request).await?),
+        Wish::Cancel(nonce) => {
+            trader.cancel_order(nonce).await?;
+            Done::Nothing
+        }
+    })
 }
 
 /// Cancels what is open; told again at each round until nothing is.
@@ -183,9 +324,12 @@ async fn carry_out(trader: &Handle, approved: Approved<Intent>) -> Result<(), Re
             outcome.map(drop).map_err(|error| (error.to_string(), error.reaction()))
         }
         Intent::CloseAccount { account } => {
-            let request = CloseAccount { account, fee_rate: None, to: None };
+            let request = CloseAccount::to_wallet(account);
             let outcome = trader.close_account(request).await;
             outcome.map(drop).map_err(|error| (error.to_string(), error.reaction()))
+        }
+        Intent::Deposit { .. } | Intent::Withdraw { .. } | Intent::Renew { .. } | Intent::BumpFee { .. } => {
+            Err(("strategies do not change accounts in this version".to_owned(), Reaction::DropIntent))
         }
     }
     .map_err(|(reason, reaction)| told(reason, reaction))?;
@@ -205,6 +349,7 @@ async fn submit(trader: &Handle, order: OrderIntent, side: OrderSide) -> Result<
         auction: AuctionType::Inbound,
         allowed_nodes: Vec::new(),
         denied_nodes: Vec::new(),
+        public: false,
         side,
     };
     let outcome = trader.submit_order(request).await;
@@ -218,5 +363,9 @@ fn intent_name(intent: &Intent) -> &'static str {
         Intent::Cancel { .. } => "cancel",
         Intent::OpenAccount { .. } => "open account",
         Intent::CloseAccount { .. } => "close account",
+        Intent::Deposit { .. } => "deposit",
+        Intent::Withdraw { .. } => "withdraw",
+        Intent::Renew { .. } => "renew",
+        Intent::BumpFee { .. } => "bump fee",
     }
 }

@@ -3,8 +3,11 @@
 mod agent;
 mod brain;
 mod connect;
+mod crew;
 mod data_dir;
 mod observe;
+#[cfg(test)]
+mod operator_tests;
 mod parts;
 mod report;
 pub mod sandbox;

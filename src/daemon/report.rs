@@ -8,7 +8,7 @@ use tidegate_engine::yields::{LeaseSums, Yields};
 use tidegate_protocol::account::{Account, AccountState, AccountVersion};
 use tidegate_protocol::order::{OrderState, OwnOrder};
 use tidegate_protocol::units::BlockHeight;
-use tidegate_trader::{Lease, Status};
+use tidegate_trader::{Lease, Status, Stuck};
 
 /// An account, as the status page tells it.
 #[derive(Debug, Serialize)]
@@ -51,6 +51,16 @@ pub(crate) struct LeaseReport {
     chain_fee_sats: u64,
 }
 
+/// A transaction that does not confirm.
+#[derive(Debug, Serialize)]
+pub(crate) struct StuckReport {
+    txid: String,
+    trader_key: String,
+    blocks: u32,
+    /// What is known, and what can be done.
+    explanation: String,
+}
+
 /// The whole status.
 #[derive(Debug, Serialize)]
 pub(crate) struct StatusReport {
@@ -59,6 +69,7 @@ pub(crate) struct StatusReport {
     accounts: Vec<AccountReport>,
     orders: Vec<OrderReport>,
     leases: Vec<LeaseReport>,
+    stuck_transactions: Vec<StuckReport>,
     gross_yield_ratio: Option<f64>,
     net_yield_ratio: Option<f64>,
 }
@@ -72,9 +83,19 @@ impl From<&Status> for StatusReport {
             accounts: status.accounts.iter().map(|account| account_report(status, account)).collect(),
             orders: status.orders.iter().map(order_report).collect(),
             leases: status.leases.iter().map(lease_report).collect(),
+            stuck_transactions: status.stuck.iter().map(stuck_report).collect(),
             gross_yield_ratio: earned.as_ref().map(|yields| yields.gross),
             net_yield_ratio: earned.as_ref().map(|yields| yields.net),
         }
+    }
+}
+
+fn stuck_report(stuck: &Stuck) -> StuckReport {
+    StuckReport {
+        txid: stuck.txid.to_string(),
+        trader_key: stuck.account.to_string(),
+        blocks: stuck.blocks.get(),
+        explanation: stuck.to_string(),
     }
 }
 

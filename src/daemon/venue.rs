@@ -1,6 +1,7 @@
 //! `tidegate venue`: the auction's flows on a real node, behind gRPC.
 
 use super::connect::{Waiting, connect};
+use super::crew::Crew;
 use super::data_dir;
 use super::parts::VenueParts;
 use crate::api::{self, Answer, Page, VenueMetrics, raise_to, render};
@@ -16,7 +17,7 @@ use tidegate_ports::DurationState;
 use tidegate_protocol::fees::ExecutionFee;
 use tidegate_protocol::order::NodeTier;
 use tidegate_protocol::units::{BlockCount, Sats};
-use tidegate_venue::{Handle, Ratings, Status, VenueAccountState, VenueConfig};
+use tidegate_venue::{Handle, Ratings, Status, Sweep, VenueAccountState, VenueConfig};
 
 /// Runs a venue until a signal.
 ///
@@ -35,30 +36,28 @@ pub async fn run_venue(config: VenueConfigFile) -> anyhow::Result<()> {
     let waiting = Waiting::for_node(&config.node.address);
     let page = VenuePage { handle: handle.clone(), metrics: VenueMetrics::new()?, waiting: waiting.clone() };
     tracing::info!(status = %http.address()?, "serving /healthz, /metrics and /v1/status");
-    tokio::spawn(http.serve(Arc::new(page), shutdown.clone()));
+    let mut crew = Crew::new(shutdown.clone());
+    crew.spawn("the status listener", http.serve(Arc::new(page), shutdown.clone()));
     let lnd = config.node.lnd(&config.network);
-    let Some(node) = connect(&lnd, Role::Venue, &waiting, &shutdown).await? else { return Ok(()) };
+    let Some(node) = connect(&lnd, Role::Venue, &waiting, &shutdown).await? else { return crew.finish().await };
     let traders = GrpcTraders::default();
     tracing::info!(listen = %server.address()?, network = %config.network, "the venue is open");
-    let serving = tokio::spawn(server.serve(
-        handle.clone(),
-        config.terms.batch_conf_target_blocks,
-        traders.clone(),
-        shutdown.clone(),
-    ));
-    let stop = tokio::spawn({
+    let conf_target = config.terms.batch_conf_target_blocks;
+    crew.spawn("the traders' listener", server.serve(handle.clone(), conf_target, traders.clone(), shutdown.clone()));
+    crew.spawn("the shutdown", {
         let shutdown = shutdown.clone();
         async move {
             shutdown.wanted().await;
             handle.shutdown().await;
+            anyhow::Ok(())
         }
     });
     let parts = VenueParts { node, traders, store, clock: SystemClock, entropy: OsEntropy };
     let outcome = flows.run(&parts).await;
     shutdown.trigger();
-    serving.await.context("the gRPC server failed")?;
-    stop.await.context("the shutdown failed")?;
-    outcome.context("the venue stopped: its state can not be trusted; nothing was lost that was stored")
+    let crew = crew.finish().await;
+    outcome.context("the venue stopped: its state can not be trusted; nothing was lost that was stored")?;
+    crew
 }
 
 fn rules(config: &VenueConfigFile) -> anyhow::Result<VenueConfig> {
@@ -69,10 +68,25 @@ fn rules(config: &VenueConfigFile) -> anyhow::Result<VenueConfig> {
     }
     let default = if config.ratings.unlisted_tier == 1 { NodeTier::Tier1 } else { NodeTier::Tier0 };
     let base = Sats::new(terms.base_fee_sats).context("terms.base_fee_sats")?;
+    let mut custom_fees = BTreeMap::new();
+    for custom in &terms.custom {
+        let token: [u8; 32] = hex::FromHex::from_hex(&custom.token).context("terms.custom.token")?;
+        let base = Sats::new(custom.base_fee_sats).context("terms.custom.base_fee_sats")?;
+        custom_fees.insert(token, ExecutionFee { base, rate_ppm: custom.fee_rate_ppm });
+    }
+    let sweep = match &config.income {
+        Some(income) => Some(Sweep {
+            above: Sats::new(income.sweep_above_sats).context("income.sweep_above_sats")?,
+            keep: Sats::new(income.keep_sats).context("income.keep_sats")?,
+        }),
+        None => None,
+    };
     let durations = terms.durations_blocks.iter().map(|blocks| (BlockCount::new(*blocks), DurationState::Open));
     Ok(VenueConfig {
         max_account_value: Sats::new(terms.max_account_sats).context("terms.max_account_sats")?,
         execution_fee: ExecutionFee { base, rate_ppm: terms.fee_rate_ppm },
+        custom_fees,
+        sweep,
         durations: durations.collect(),
         tick_ms: (config.tick_seconds > 0).then(|| config.tick_seconds.saturating_mul(1000)),
         fee_conf_target: terms.batch_conf_target_blocks,
@@ -163,6 +177,9 @@ fn status_json(status: &Status) -> String {
         "open_bids": status.bids,
         "batches": status.batches,
         "unconfirmed_batches": status.unconfirmed,
+        "income_sats": status.master.get(),
+        "banned": status.banned,
+        "running_leases": status.leases,
         "executing": status.executing,
         "last_tick": last_tick,
         "last_tick_cut": status.last_tick.as_ref().is_some_and(|tick| tick.cut),

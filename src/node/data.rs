@@ -1,10 +1,11 @@
 //! Facts about the node.
 
 use super::LndNode;
-use super::convert::node_id;
+use super::convert::{node_id, outpoint};
 use super::error::bad_answer;
 use super::permissions::{GET_INFO, LIST_CHANNELS, PENDING_CHANNELS};
-use std::collections::BTreeSet;
+use bitcoin::OutPoint;
+use std::collections::{BTreeMap, BTreeSet};
 use tidegate_ports::{NodeData, NodeError, NodeInfo};
 use tidegate_protocol::keys::NodeId;
 use tidegate_protocol::order::NodeAddress;
@@ -17,6 +18,12 @@ use tidegate_wire::lnd::lnrpc::{
 /// Feature bits, required and optional.
 const ZERO_CONF: [u32; 2] = [50, 51];
 const SCID_ALIAS: [u32; 2] = [46, 47];
+/// Feature bits of simple taproot channels.
+const TAPROOT_CHANNELS: [u32; 2] = [80, 81];
+/// The same while they were being tried out.
+const TAPROOT_CHANNELS_STAGING: [u32; 2] = [180, 181];
+/// Feature bits of channels above 16,777,215 sat.
+const LARGE_CHANNELS: [u32; 2] = [18, 19];
 
 impl LndNode {
     pub(super) async fn get_info(&self) -> Result<GetInfoResponse, NodeError> {
@@ -53,6 +60,11 @@ impl NodeData for LndNode {
         }
         Ok(peers.into_iter().collect())
     }
+
+    async fn thaw_heights(&self) -> Result<BTreeMap<OutPoint, u32>, NodeError> {
+        let frozen = self.list_channels(false).await?.channels.into_iter().filter(|channel| channel.thaw_height > 0);
+        frozen.map(|channel| Ok((outpoint(LIST_CHANNELS, &channel.channel_point)?, channel.thaw_height))).collect()
+    }
 }
 
 fn read_info(info: GetInfoResponse) -> Result<NodeInfo, NodeError> {
@@ -67,6 +79,8 @@ fn read_info(info: GetInfoResponse) -> Result<NodeInfo, NodeError> {
         best_height: BlockHeight::new(info.block_height),
         synced: info.synced_to_chain,
         zero_conf: advertises(ZERO_CONF) && advertises(SCID_ALIAS),
+        taproot_channels: advertises(TAPROOT_CHANNELS) || advertises(TAPROOT_CHANNELS_STAGING),
+        large_channels: advertises(LARGE_CHANNELS),
         version: info.version.clone(),
     })
 }
@@ -101,6 +115,18 @@ mod tests {
         {
             assert_eq!(read_info(answer(bits)).expect("complete").zero_conf, expected, "{bits:?}");
         }
+    }
+
+    #[test]
+    fn channel_kinds_follow_from_feature_bits() {
+        let kinds = |bits: &[u32]| read_info(answer(bits)).map(|info| (info.taproot_channels, info.large_channels));
+        for bit in [80, 81, 180, 181] {
+            assert_eq!(kinds(&[bit]), Ok((true, false)), "{bit}");
+        }
+        for bit in [18, 19] {
+            assert_eq!(kinds(&[bit]), Ok((false, true)), "{bit}");
+        }
+        assert_eq!(kinds(&[17, 82, 182]), Ok((false, false)));
     }
 
     #[test]

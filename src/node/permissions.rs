@@ -49,7 +49,12 @@ const COMMON: &[&str] = &[
 const TRADER: &[&str] = &[
     GET_TRANSACTIONS,
     WALLET_BALANCE,
+    ESTIMATE_PAYMENT,
     SEND_OUTPUTS,
+    FUND_PSBT,
+    FINALIZE_PSBT,
+    RELEASE_OUTPUT,
+    BUMP_FEE,
     DERIVE_NEXT_KEY,
     SIGN_MESSAGE,
     LIST_CHANNELS,
@@ -76,6 +81,7 @@ methods! {
     GET_INFO = "/lnrpc.Lightning/GetInfo";
     GET_TRANSACTIONS = "/lnrpc.Lightning/GetTransactions";
     WALLET_BALANCE = "/lnrpc.Lightning/WalletBalance";
+    ESTIMATE_PAYMENT = "/lnrpc.Lightning/EstimateFee";
     LIST_CHANNELS = "/lnrpc.Lightning/ListChannels";
     PENDING_CHANNELS = "/lnrpc.Lightning/PendingChannels";
     CONNECT_PEER = "/lnrpc.Lightning/ConnectPeer";
@@ -95,6 +101,10 @@ methods! {
     ESTIMATE_FEE = "/walletrpc.WalletKit/EstimateFee";
     SEND_OUTPUTS = "/walletrpc.WalletKit/SendOutputs";
     PUBLISH_TRANSACTION = "/walletrpc.WalletKit/PublishTransaction";
+    FUND_PSBT = "/walletrpc.WalletKit/FundPsbt";
+    FINALIZE_PSBT = "/walletrpc.WalletKit/FinalizePsbt";
+    RELEASE_OUTPUT = "/walletrpc.WalletKit/ReleaseOutput";
+    BUMP_FEE = "/walletrpc.WalletKit/BumpFee";
     SIGN_MESSAGE = "/signrpc.Signer/SignMessage";
     SIGN_OUTPUT_RAW = "/signrpc.Signer/SignOutputRaw";
     DERIVE_SHARED_KEY = "/signrpc.Signer/DeriveSharedKey";

@@ -20,6 +20,11 @@ impl Shutdown {
         self.sender.send_replace(true);
     }
 
+    /// Whether somebody asked.
+    pub fn is_wanted(&self) -> bool {
+        *self.sender.borrow()
+    }
+
     /// Returns once somebody asked.
     pub async fn wanted(&self) {
         let mut receiver = self.sender.subscribe();

@@ -2,7 +2,7 @@
 
 use super::lock::{LockFailure, OwnerLock, private};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _, Sqlite, SqliteConnection, Transaction};
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
@@ -57,9 +57,25 @@ pub enum OpenError {
         /// Layout that we know.
         known: i64,
     },
+    /// Another program's database.
+    #[error("{} is a database of another program (it has a table '{table}'): choose another data folder", path.display())]
+    Foreign {
+        /// Database.
+        path: PathBuf,
+        /// A table that is not ours.
+        table: String,
+    },
     /// The file is no database, or is damaged.
     #[error("cannot open the database {}: {reason}; restore it from a backup if it is damaged", path.display())]
     Database {
+        /// Database.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// No room for the database.
+    #[error("cannot write the database {}: {reason}; make room on its disk", path.display())]
+    Full {
         /// Database.
         path: PathBuf,
         /// Why.
@@ -81,12 +97,14 @@ impl SqliteStore {
     /// Opens or makes the file. `owner` names whose data in it: several owners share a file without seeing each
     /// other, one owner is open once at a time.
     ///
-    /// A new folder gets mode 0700, the file 0600.
+    /// A new folder gets mode 0700, the file 0600. The lock belongs to the file itself, by whatever path or symbolic
+    /// link it is opened; only a hard link would be another file.
     ///
     /// # Errors
-    /// [`OpenError`]; each says what to do.
+    /// [`OpenError`]; each says what to do. A file that is refused is left as it was.
     pub async fn open(path: &Path, owner: &str) -> Result<SqliteStore, OpenError> {
         make_folder(path)?;
+        let path = &real_path(path)?;
         let lock = OwnerLock::take(path, owner).map_err(|failure| match failure {
             LockFailure::Held(lock) => OpenError::InUse { database: path.to_owned(), owner: owner.to_owned(), lock },
             LockFailure::Io(path, source) => OpenError::File { path, source },
@@ -99,7 +117,8 @@ impl SqliteStore {
     /// As [`SqliteStore::open`], without the guard against a second process.
     pub(super) async fn open_unlocked(path: &Path, owner: &str) -> Result<SqliteStore, OpenError> {
         make_file(path)?;
-        let failed = |error: sqlx::Error| OpenError::Database { path: path.to_owned(), reason: error.to_string() };
+        let failed = |error| open_failed(path, &error);
+        refuse_foreign(path).await?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
@@ -113,6 +132,13 @@ impl SqliteStore {
             return Err(OpenError::Layout { path: path.to_owned(), found, known: LAYOUT });
         }
         Ok(SqliteStore { pool, owner: Arc::from(owner), _lock: None })
+    }
+
+    /// Lets the file grow no further than to this many pages, as a full disk would.
+    #[cfg(test)]
+    pub(super) async fn limit_pages(&self, pages: u32) {
+        let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+        sqlx::raw_sql(limit).execute(&self.pool).await.expect("SQLite knows the pragma");
     }
 
     /// Flushes and closes the file; later calls on any clone fail.
@@ -169,24 +195,15 @@ impl SqliteStore {
         query.execute(&mut **transaction).await.map_err(failed)?;
         Ok(())
     }
-}
 
-impl Store for SqliteStore {
-    async fn load(&self, tables: &[&'static str]) -> Result<(Sequence, Vec<Row>), StoreError> {
-        // One transaction: rows and sequence are of the same moment.
-        let mut transaction = self.pool.begin().await.map_err(failed)?;
-        let sequence = self.sequence(&mut transaction).await?;
-        let mut rows = Vec::new();
-        for table in tables.iter().collect::<BTreeSet<_>>() {
-            rows.extend(self.rows(table, &mut transaction).await?);
-        }
-        transaction.rollback().await.map_err(failed)?;
-        Ok((sequence, rows))
-    }
-
-    async fn apply(&self, expected: Sequence, changes: &[Change]) -> Result<Sequence, StoreError> {
+    async fn commit(
+        &self,
+        connection: &mut SqliteConnection,
+        expected: Sequence,
+        changes: &[Change],
+    ) -> Result<Sequence, StoreError> {
         // IMMEDIATE takes the write lock first: nobody commits between our comparison and our commit.
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
         let found = self.sequence(&mut transaction).await?;
         if found != expected {
             return Err(StoreError::Moved { expected: expected.0, found: found.0 });
@@ -207,8 +224,62 @@ impl Store for SqliteStore {
     }
 }
 
+impl Store for SqliteStore {
+    async fn load(&self, tables: &[&'static str]) -> Result<(Sequence, Vec<Row>), StoreError> {
+        // One transaction: rows and sequence are of the same moment.
+        let mut transaction = self.pool.begin().await.map_err(failed)?;
+        let sequence = self.sequence(&mut transaction).await?;
+        let mut rows = Vec::new();
+        for table in tables.iter().collect::<BTreeSet<_>>() {
+            rows.extend(self.rows(table, &mut transaction).await?);
+        }
+        transaction.rollback().await.map_err(failed)?;
+        Ok((sequence, rows))
+    }
+
+    async fn apply(&self, expected: Sequence, changes: &[Change]) -> Result<Sequence, StoreError> {
+        let mut connection = self.pool.acquire().await.map_err(failed)?;
+        let outcome = self.commit(&mut connection, expected, changes).await;
+        if let Err(StoreError::Failed { .. }) = outcome {
+            // A full disk makes SQLite end the transaction by itself, and the connection still counts it as begun.
+            connection.close_on_drop();
+        }
+        outcome
+    }
+}
+
 fn failed(error: sqlx::Error) -> StoreError {
     StoreError::Failed { reason: error.to_string() }
+}
+
+/// SQLite's number for a medium without room.
+const SQLITE_FULL: &str = "13";
+
+/// What an operator can do about a failure to open: make room, or restore.
+fn open_failed(path: &Path, error: &sqlx::Error) -> OpenError {
+    let (path, reason) = (path.to_owned(), error.to_string());
+    let full = error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == SQLITE_FULL);
+    if full { OpenError::Full { path, reason } } else { OpenError::Database { path, reason } }
+}
+
+/// Looks, without writing, whether the file is another program's: it has tables, and none of them is our `layout`.
+async fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
+    let failed = |error| open_failed(path, &error);
+    let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY_TIMEOUT);
+    let mut connection = options.connect().await.map_err(failed)?;
+    let tables = sqlx::query("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+        .fetch_all(&mut connection)
+        .await
+        .map_err(failed)?;
+    connection.close().await.map_err(failed)?;
+    let names: Result<Vec<String>, sqlx::Error> = tables.iter().map(|row| row.try_get("name")).collect();
+    let names = names.map_err(failed)?;
+    match names.first() {
+        Some(table) if !names.iter().any(|name| name == "layout") => {
+            Err(OpenError::Foreign { path: path.to_owned(), table: table.clone() })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn too_many(found: Sequence) -> StoreError {
@@ -251,12 +322,19 @@ fn make_folder(path: &Path) -> Result<(), OpenError> {
 
 /// Makes the file before SQLite does, so that it, its log and its index are never readable for others; an older file
 /// is closed to others too.
+///
+/// A file that exists is never opened here: closing it again would release the locks that SQLite holds on it for other
+/// owners in this process, since POSIX locks belong to process and file.
 fn make_file(path: &Path) -> Result<(), OpenError> {
     let failed = |source| OpenError::File { path: path.to_owned(), source };
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
+    options.read(true).write(true).create_new(true);
     private(&mut options);
-    options.open(path).map_err(failed)?;
+    match options.open(path) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed(error)),
+    }
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -266,4 +344,10 @@ fn make_file(path: &Path) -> Result<(), OpenError> {
         }
     }
     Ok(())
+}
+
+/// The file behind all symbolic links, made when it does not exist: one file has one lock.
+fn real_path(path: &Path) -> Result<PathBuf, OpenError> {
+    make_file(path)?;
+    fs::canonicalize(path).map_err(|source| OpenError::File { path: path.to_owned(), source })
 }

@@ -160,3 +160,131 @@ async fn nobody_else_can_read_the_files() {
         assert_eq!(mode(&file), 0o600, "{}", file.display());
     }
 }
+
+/// Ways in which a database comes to harm, and words of the sentence that names them.
+type Damage = (&'static str, fn(&mut Vec<u8>), &'static [&'static str]);
+
+const DAMAGES: &[Damage] = &[
+    ("cut after its first page", |bytes| bytes.truncate(4096), &["malformed"]),
+    ("cut in the middle of a page", |bytes| bytes.truncate(bytes.len() / 2 + 100), &["malformed"]),
+    ("another beginning", |bytes| bytes[..16].fill(b'x'), &["not a database", "restore it from a backup"]),
+    ("noise behind the header", |bytes| noise(&mut bytes[100..]), &["malformed"]),
+    ("zeros behind the header", |bytes| bytes[100..].fill(0), &["malformed"]),
+];
+
+/// Bytes that are nothing, the same at each run.
+fn noise(bytes: &mut [u8]) {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    for byte in bytes {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *byte = state.to_be_bytes()[0];
+    }
+}
+
+/// A database with some hundred rows, closed: everything is in the one file.
+async fn filled(path: &Path) -> Vec<u8> {
+    let store = open(path, "trader").await;
+    let changes: Vec<Change> = (0..300).map(|n| put("order", &format!("{n:04}"), &"x".repeat(200))).collect();
+    store.apply(Sequence(0), &changes).await.unwrap();
+    store.close().await;
+    std::fs::read(path).unwrap()
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_refused_with_a_sentence_and_left_alone() {
+    for (name, spoil, words) in DAMAGES {
+        let folder = tempfile::tempdir().unwrap();
+        let path = database(&folder);
+        let mut bytes = filled(&path).await;
+        spoil(&mut bytes);
+        std::fs::write(&path, &bytes).unwrap();
+        let sentence = match SqliteStore::open(&path, "trader").await {
+            Err(error) => {
+                assert!(matches!(error, OpenError::Database { .. }), "{name}: {error:?}");
+                assert!(error.to_string().contains(&path.display().to_string()), "{name}: {error}");
+                error.to_string()
+            }
+            // What lies in pages that opening does not need is found when the rows are read, before anybody acts.
+            Ok(store) => {
+                let error = store.load(&["order"]).await.expect_err(name);
+                assert!(matches!(error, StoreError::Failed { .. }), "{name}: {error:?}");
+                store.close().await;
+                error.to_string()
+            }
+        };
+        assert!(words.iter().all(|word| sentence.contains(word)), "{name}: {sentence}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes, "{name}: the file was changed");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_the_commit_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&database(&folder), "trader").await;
+    assert_eq!(store.apply(Sequence(0), &[put("account", "a", "1")]).await, Ok(Sequence(1)));
+
+    store.limit_pages(1).await;
+    let big = [put("account", "a", "2"), put("order", "b", &"x".repeat(1 << 20))];
+    let error = store.apply(Sequence(1), &big).await.expect_err("there is no room");
+    let StoreError::Failed { reason } = &error else { panic!("{error:?}") };
+    assert!(reason.contains("database or disk is full"), "{reason}");
+    let kept = vec![row("account", "a", "1")];
+    assert_eq!(store.load(&["account", "order"]).await.unwrap(), (Sequence(1), kept), "all or nothing");
+
+    // With room again the same commit goes through, from the same sequence.
+    store.limit_pages(1 << 20).await;
+    assert_eq!(store.apply(Sequence(1), &big).await, Ok(Sequence(2)));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_same_file_by_another_path_is_in_use_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = database(&folder);
+    let first = open(&path, "trader").await;
+    let (link, linked_folder) = (folder.path().join("link.sqlite"), folder.path().join("linked"));
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    std::os::unix::fs::symlink(path.parent().unwrap(), &linked_folder).unwrap();
+    let detour = folder.path().join("data").join("..").join("data").join("tidegate.sqlite");
+    let paths = [path.clone(), link, linked_folder.join("tidegate.sqlite"), detour];
+    for other in &paths {
+        let error = SqliteStore::open(other, "trader").await.expect_err("the first still runs");
+        assert!(matches!(&error, OpenError::InUse { .. }), "{}: {error:?}", other.display());
+    }
+    drop(first);
+    for other in &paths {
+        open(other, "trader").await;
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_another_program_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.sqlite");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let foreign = "CREATE TABLE row (id INTEGER); CREATE TABLE wallet (secret TEXT); INSERT INTO wallet VALUES ('s')";
+    sqlx::raw_sql(foreign).execute(&pool).await.unwrap();
+    pool.close().await;
+    let before = std::fs::read(&path).unwrap();
+    let error = SqliteStore::open(&path, "trader").await.expect_err("it is somebody else's");
+    assert!(matches!(&error, OpenError::Foreign { table, .. } if table == "row"), "{error:?}");
+    assert!(error.to_string().contains("choose another data folder"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+/// POSIX locks go when *any* descriptor of the file is closed by the process: what another owner does to open the file
+/// must not take SQLite's locks away, else a second program could remove the log that is in use.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_second_owner_does_not_release_the_locks_of_the_first() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = database(&folder);
+    let (first, _second) = (open(&path, "trader").await, open(&path, "journal").await);
+    first.apply(Sequence(0), &[put("account", "a", "1")]).await.unwrap();
+    let inode = format!(":{}", std::fs::metadata(&path).unwrap().ino());
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    let held = |line: &&str| line.contains("POSIX") && line.split_whitespace().any(|word| word.ends_with(&inode));
+    assert!(locks.lines().any(|line| held(&line)), "no lock on inode {inode}:\n{locks}");
+}

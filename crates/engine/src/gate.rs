@@ -227,6 +227,12 @@ impl RiskGate {
                 self.check_open(*value, *expiry_blocks, opened, view)?
             }
             Intent::CloseAccount { account } => check_close(*account, view)?,
+            Intent::Deposit { account, amount } => self.check_deposit(*account, *amount, view)?,
+            Intent::Withdraw { account, .. } => check_state(*account, view, &[AccountState::Open])?,
+            Intent::Renew { account, .. } => {
+                check_state(*account, view, &[AccountState::Open, AccountState::Expired])?;
+            }
+            Intent::BumpFee { account, .. } => check_state(*account, view, &UNCONFIRMED)?,
         }
         Ok(Approved(intent))
     }
@@ -364,6 +370,23 @@ impl RiskGate {
         if expiry < MIN_EXPIRY_AHEAD || expiry > MAX_EXPIRY_AHEAD {
             return Err(RiskRefusal::AccountExpiry { blocks: expiry, min: MIN_EXPIRY_AHEAD, max: MAX_EXPIRY_AHEAD });
         }
+        self.check_coins(value, opened, view)
+    }
+
+    fn check_deposit(&self, key: AccountKey, amount: Sats, view: &MarketView) -> Result<(), RiskRefusal> {
+        let terms = self.fresh_terms(view)?;
+        check_state(key, view, &[AccountState::Open])?;
+        let account = view.account(key).ok_or(RiskRefusal::UnknownAccount { account: key })?;
+        let value = account.value.checked_add(amount).ok_or_else(|| range("account value"))?;
+        let max = self.limits.max_account_sats.min(terms.max_account_value);
+        if value > max {
+            return Err(RiskRefusal::AccountSize { value, min: MIN_ACCOUNT_VALUE, max });
+        }
+        self.check_coins(amount, Sats::ZERO, view)
+    }
+
+    /// Whether `value` may leave the wallet for an account, beside `opened` that is to leave too.
+    fn check_coins(&self, value: Sats, opened: Sats, view: &MarketView) -> Result<(), RiskRefusal> {
         let existing = view.accounts().filter(|account| account.holds_coins()).map(|account| account.value);
         let total = Sats::checked_sum(existing.chain([opened, value])).ok_or_else(|| range("accounts"))?;
         if total > self.limits.max_accounts_total_sats {
@@ -378,11 +401,36 @@ impl RiskGate {
     }
 }
 
-fn check_close(key: AccountKey, view: &MarketView) -> Result<(), RiskRefusal> {
+/// States with an unconfirmed transaction whose fee can be raised.
+///
+/// # Source
+/// Protocol notes, accounts §8.
+const UNCONFIRMED: [AccountState; 3] =
+    [AccountState::PendingOpen, AccountState::PendingUpdate, AccountState::PendingClosed];
+
+fn check_state(key: AccountKey, view: &MarketView, allowed: &[AccountState]) -> Result<(), RiskRefusal> {
     let account = view.account(key).ok_or(RiskRefusal::UnknownAccount { account: key })?;
-    if !matches!(account.state, AccountState::Open | AccountState::Expired) {
-        return Err(RiskRefusal::AccountState { account: key, state: account.state });
+    if allowed.contains(&account.state) {
+        return Ok(());
     }
+    Err(RiskRefusal::AccountState { account: key, state: account.state })
+}
+
+/// States from which an account can be closed.
+///
+/// # Source
+/// Protocol notes, accounts §3.
+const CLOSABLE: [AccountState; 6] = [
+    AccountState::PendingOpen,
+    AccountState::PendingUpdate,
+    AccountState::Open,
+    AccountState::Expired,
+    AccountState::PendingBatch,
+    AccountState::ExpiredPendingUpdate,
+];
+
+fn check_close(key: AccountKey, view: &MarketView) -> Result<(), RiskRefusal> {
+    check_state(key, view, &CLOSABLE)?;
     let orders = view.live_orders().filter(|order| order.account == key).count();
     if orders > 0 {
         return Err(RiskRefusal::AccountInUse { account: key, orders: u32::try_from(orders).unwrap_or(u32::MAX) });
@@ -418,7 +466,28 @@ fn apply(view: &mut MarketView, intent: &Intent, index: u64) {
             account.state = AccountState::PendingClosed;
             view.accounts.push(Seen::now(at, account));
         }
+        Intent::Deposit { account, amount } => {
+            if let Some(mut node) = view.node().cloned() {
+                node.wallet_confirmed = node.wallet_confirmed.checked_sub(*amount).unwrap_or(Sats::ZERO);
+                view.node.push(Seen::now(at, node));
+            }
+            update(view, *account, |value| value.checked_add(*amount).unwrap_or(Sats::MAX));
+        }
+        Intent::Withdraw { account, amount } => {
+            update(view, *account, |value| value.checked_sub(*amount).unwrap_or(Sats::ZERO));
+        }
+        Intent::Renew { account, .. } => update(view, *account, |value| value),
+        Intent::BumpFee { .. } => {}
     }
+}
+
+/// An account whose new value is on its way.
+fn update(view: &mut MarketView, key: AccountKey, value: impl FnOnce(Sats) -> Sats) {
+    let Some(mut account) = view.account(key).cloned() else { return };
+    account.value = value(account.value);
+    account.state = AccountState::PendingUpdate;
+    let at = view.at;
+    view.accounts.push(Seen::now(at, account));
 }
 
 fn place(view: &mut MarketView, intent: &Intent, order: &OrderIntent, side: Side, index: u64) {

@@ -3,7 +3,7 @@ use crate::view::fixtures::{account, lease, order, point, terms, view};
 use crate::view::{AccountView, LeaseView};
 use tidegate_ports::Timestamp;
 use tidegate_protocol::order::{AskTerms, BidTerms, OrderChannelType};
-use tidegate_protocol::units::UnitCount;
+use tidegate_protocol::units::{BlockHeight, UnitCount};
 
 fn limits() -> Limits {
     Limits {
@@ -228,6 +228,10 @@ fn refuses_accounts_beyond_each_limit() {
     assert!(matches!(refusal(open(6_000_001, 4_032), &view), RiskRefusal::Wallet { .. }));
 }
 
+fn funded() -> AccountView {
+    account(1, 5_000_000)
+}
+
 #[test]
 fn refuses_to_close_accounts_in_use_and_to_cancel_strangers() {
     let mut view = view();
@@ -235,8 +239,54 @@ fn refuses_to_close_accounts_in_use_and_to_cancel_strangers() {
     let nonce = OrderNonce::new([5; 32]);
     assert!(RiskGate::new(limits()).approve(Intent::CloseAccount { account }, &view).is_ok());
     assert_eq!(refusal(Intent::Cancel { nonce }, &view), RiskRefusal::UnknownOrder { nonce });
+    for (state, closes) in [
+        (AccountState::PendingBatch, true),
+        (AccountState::ExpiredPendingUpdate, true),
+        (AccountState::Initiated, false),
+        (AccountState::PendingClosed, false),
+        (AccountState::Closed, false),
+    ] {
+        view.accounts.push(seen(AccountView { state, ..funded() }));
+        let answer = RiskGate::new(limits()).approve(Intent::CloseAccount { account }, &view);
+        assert_eq!(answer.is_ok(), closes, "{state:?}");
+    }
+    view.accounts.push(seen(funded()));
     view.orders.push(seen(order(5, Side::Ask)));
     assert_eq!(refusal(Intent::CloseAccount { account }, &view), RiskRefusal::AccountInUse { account, orders: 1 });
+}
+
+#[test]
+fn money_moves_in_and_out_of_accounts_within_limits_and_in_the_states_that_allow_it() {
+    let key = AccountKey::new(point(1));
+    let amount = |sat| Sats::constant(sat);
+    let wide = Limits { wallet_reserve_sats: Sats::ZERO, max_account_sats: amount(6_000_000), ..limits() };
+    let gate = RiskGate::new(wide);
+    let mut view = view();
+    let deposit = |sat| Intent::Deposit { account: key, amount: amount(sat) };
+    let withdraw = Intent::Withdraw { account: key, amount: amount(1_000) };
+    let renew = Intent::Renew { account: key, expiry: BlockHeight::new(900_000) };
+    let bump = Intent::BumpFee { account: key, fee_rate: SatPerKw::new(500) };
+    view.accounts.push(seen(account(1, 5_000_000)));
+    view.node[0].value.wallet_confirmed = amount(1_000_000);
+    for wish in [deposit(1_000_000), withdraw.clone(), renew.clone()] {
+        assert_eq!(gate.approve(wish.clone(), &view).unwrap().into_inner(), wish);
+    }
+    let too_large = gate.approve(deposit(1_000_001), &view);
+    assert!(matches!(too_large, Err(RiskRefusal::AccountSize { .. })), "{too_large:?}");
+    view.node[0].value.wallet_confirmed = amount(999_999);
+    assert!(matches!(gate.approve(deposit(1_000_000), &view), Err(RiskRefusal::Wallet { .. })));
+    assert!(matches!(gate.approve(bump.clone(), &view), Err(RiskRefusal::AccountState { .. })));
+    // Two of one decision: the second sees what the first does.
+    let answers = gate.approve_all(vec![deposit(600_000), deposit(600_000)], &view);
+    assert!(answers[0].is_ok());
+    assert!(matches!(answers[1], Err(RiskRefusal::AccountState { .. })));
+    view.accounts.push(seen(AccountView { state: AccountState::PendingUpdate, ..account(1, 5_000_000) }));
+    assert!(gate.approve(bump, &view).is_ok());
+    for wish in [deposit(1), withdraw, renew] {
+        assert!(matches!(gate.approve(wish, &view), Err(RiskRefusal::AccountState { .. })));
+    }
+    let nobody = Intent::Withdraw { account: AccountKey::new(point(7)), amount: amount(1) };
+    assert!(matches!(gate.approve(nobody, &view), Err(RiskRefusal::UnknownAccount { .. })));
 }
 
 #[test]

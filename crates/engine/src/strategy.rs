@@ -101,6 +101,34 @@ pub enum Intent {
         /// Name.
         account: AccountKey,
     },
+    /// Move coins from the node's wallet into an account.
+    Deposit {
+        /// Account.
+        account: AccountKey,
+        /// What is added, in satoshi.
+        amount: Sats,
+    },
+    /// Move coins out of an account.
+    Withdraw {
+        /// Account.
+        account: AccountKey,
+        /// What is paid out, without fee, in satoshi.
+        amount: Sats,
+    },
+    /// Give an account a later expiry.
+    Renew {
+        /// Account.
+        account: AccountKey,
+        /// The new expiry.
+        expiry: BlockHeight,
+    },
+    /// Pay more for the unconfirmed transaction of an account.
+    BumpFee {
+        /// Account.
+        account: AccountKey,
+        /// Fee rate of the transaction and its child together.
+        fee_rate: SatPerKw,
+    },
 }
 
 impl Intent {
@@ -110,6 +138,7 @@ impl Intent {
             Intent::PlaceAsk { order, terms } => Some(order.order(nonce, OrderSide::Ask(terms.clone()))),
             Intent::PlaceBid { order, terms } => Some(order.order(nonce, OrderSide::Bid(terms.clone()))),
             Intent::Cancel { .. } | Intent::OpenAccount { .. } | Intent::CloseAccount { .. } => None,
+            Intent::Deposit { .. } | Intent::Withdraw { .. } | Intent::Renew { .. } | Intent::BumpFee { .. } => None,
         }
     }
 
@@ -205,6 +234,8 @@ pub enum Reason {
     Valuation { problem: String },
     /// The stored state of the strategy did not parse and starts empty.
     StateReset,
+    /// Not the strategy's wish: a person asked for it.
+    Asked { by: String },
 }
 
 impl fmt::Display for Reason {
@@ -269,6 +300,7 @@ impl fmt::Display for Reason {
             }
             Reason::Valuation { problem } => write!(f, "no valuation: {problem}"),
             Reason::StateReset => f.write_str("the strategy's state did not parse and starts empty"),
+            Reason::Asked { by } => write!(f, "asked for by {by}"),
         }
     }
 }

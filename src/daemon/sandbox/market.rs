@@ -70,8 +70,7 @@ impl Market {
         let auction = tokio::spawn(async move { flows.run(&parts).await.context("the venue stopped") });
         let (serving, stop) = (handle.clone(), shutdown.clone());
         let served = tokio::spawn(async move {
-            server.serve(serving, CONF_TARGET, streams, stop).await;
-            Ok(())
+            server.serve(serving, CONF_TARGET, streams, stop).await.context("the venue's listener failed")
         });
         let address = route(world.clone(), address).await.context("no way to the venue")?.to_string();
         let mut market = Market { world, clock, venue: handle, traders: Vec::new(), tasks: vec![auction, served] };

@@ -49,7 +49,7 @@ impl Participant {
         let link = GrpcLink::new(plan.venue, Token::new(entropy.draw()))?;
         let (trader, flows) = tidegate_trader::trader(TraderConfig::default());
         let env = Arc::new(TraderParts { node: plan.node.clone(), link, store, clock: plan.clock, entropy });
-        let brain = Brain::load(plan.strategy, RiskGate::new(limits()), journal).await?;
+        let brain = Brain::load(Some(plan.strategy), RiskGate::new(limits()), journal).await?;
         let flows = tokio::spawn({
             let env = Arc::clone(&env);
             async move { flows.run(&*env).await }

@@ -1,0 +1,156 @@
+//! What a person asks for: on its way to the risk gate, and back.
+
+use bitcoin::Txid;
+use thiserror::Error;
+use tidegate_engine::gate::RiskRefusal;
+use tidegate_ports::{NodeError, StoreError};
+use tidegate_protocol::account::Account;
+use tidegate_protocol::keys::OrderNonce;
+use tidegate_trader::{
+    BumpAccount, BumpError, CancelError, CloseAccount, CloseError, DepositAccount, Gone, Modified, ModifyError,
+    NewOrder, OpenAccount, OpenError, Reaction, RenewAccount, SubmitError, WithdrawAccount,
+};
+use tokio::sync::{mpsc, oneshot};
+use tonic::{Code, Status};
+
+/// Wishes that wait at most; callers wait beyond that.
+const WAITING: usize = 16;
+
+/// Something that a person wants done.
+#[derive(Clone, Debug)]
+pub enum Wish {
+    /// Open an account.
+    Open(OpenAccount),
+    /// Close one.
+    Close(CloseAccount),
+    /// Pay into one.
+    Deposit(DepositAccount),
+    /// Pay out of one.
+    Withdraw(WithdrawAccount),
+    /// Move its expiry.
+    Renew(RenewAccount),
+    /// Raise the fee of its unconfirmed transaction.
+    Bump(BumpAccount),
+    /// Place an order.
+    Submit(Box<NewOrder>),
+    /// Cancel one.
+    Cancel(OrderNonce),
+}
+
+/// What came of a wish.
+#[derive(Clone, Debug)]
+pub enum Done {
+    /// An account, opened or changed.
+    Account(Box<Account>),
+    /// A change of an account, and its transaction.
+    Modified(Box<Modified>),
+    /// The closing transaction.
+    Closed(Txid),
+    /// The name of a new order.
+    Placed(OrderNonce),
+    /// Nothing to tell.
+    Nothing,
+}
+
+/// Why a wish was not carried out.
+#[derive(Clone, Debug, Error)]
+pub enum WishError {
+    /// The risk gate refused it.
+    #[error("refused by the limits of this agent: {0}")]
+    Refused(#[from] RiskRefusal),
+    /// A promise was broken before: nothing is placed until a restart.
+    #[error("trading is halted after a broken promise: find the cause in the log, then restart the agent")]
+    Halted,
+    /// What the gate must know could not be asked.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The journal could not be written, so nothing was done.
+    #[error("the journal can not be written: {0}")]
+    Journal(#[from] StoreError),
+    /// As the trader says.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// As the trader says.
+    #[error(transparent)]
+    Close(#[from] CloseError),
+    /// As the trader says.
+    #[error(transparent)]
+    Modify(#[from] ModifyError),
+    /// As the trader says.
+    #[error(transparent)]
+    Bump(#[from] BumpError),
+    /// As the trader says.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// As the trader says.
+    #[error(transparent)]
+    Cancel(#[from] CancelError),
+    /// The agent ends.
+    #[error(transparent)]
+    Gone(#[from] Gone),
+}
+
+impl WishError {
+    /// What follows from it.
+    pub fn reaction(&self) -> Reaction {
+        match self {
+            WishError::Refused(_) | WishError::Halted => Reaction::DropIntent,
+            WishError::Node(_) => Reaction::Retry,
+            WishError::Journal(_) => Reaction::Exit,
+            WishError::Open(error) => error.reaction(),
+            WishError::Close(error) => error.reaction(),
+            WishError::Modify(error) => error.reaction(),
+            WishError::Bump(error) => error.reaction(),
+            WishError::Submit(error) => error.reaction(),
+            WishError::Cancel(error) => error.reaction(),
+            WishError::Gone(error) => error.reaction(),
+        }
+    }
+}
+
+impl From<WishError> for Status {
+    fn from(error: WishError) -> Status {
+        let code = match error.reaction() {
+            Reaction::Retry | Reaction::Exit => Code::Unavailable,
+            Reaction::DropIntent => Code::FailedPrecondition,
+            Reaction::HaltTrading => Code::Internal,
+        };
+        Status::new(code, error.to_string())
+    }
+}
+
+/// A wish with the way back for its answer.
+#[derive(Debug)]
+pub struct Asked {
+    /// The wish.
+    pub wish: Wish,
+    /// Who asks, in their own words: printable and short.
+    pub by: String,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<Result<Done, WishError>>,
+}
+
+/// Where wishes are handed in. They are carried out one after the other, between two decisions of the strategy, and
+/// also when the one who asked has gone meanwhile.
+#[derive(Clone, Debug)]
+pub struct Wishes(mpsc::Sender<Asked>);
+
+impl Wishes {
+    /// A place for wishes, and the end from which they are taken.
+    pub fn new() -> (Wishes, mpsc::Receiver<Asked>) {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        (Wishes(sender), receiver)
+    }
+
+    /// Hands a wish in and waits until it is carried out or refused.
+    ///
+    /// # Errors
+    /// [`WishError`] by variant.
+    pub async fn ask(&self, wish: Wish, by: &str) -> Result<Done, WishError> {
+        let (answer, answered) = oneshot::channel();
+        let by: String = by.chars().filter(|c| !c.is_control()).take(64).collect();
+        let by = if by.is_empty() { "a client".to_owned() } else { by };
+        self.0.send(Asked { wish, by, answer }).await.map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)?
+    }
+}

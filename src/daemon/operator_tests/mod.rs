@@ -1,0 +1,6 @@
+//! The operator's interface end to end: real TLS, real macaroons, real flows, a simulated chain.
+
+mod access;
+mod bench;
+mod calls;
+mod refusals;
