@@ -33,7 +33,8 @@ fn every_shipped_file_loads_and_each_role_has_one() {
             "agent" => {
                 let config = AgentConfig::load(&path).unwrap_or_else(|error| panic!("{error}"));
                 assert!(config.limits.dry_run, "{}: trading must be off until somebody switches it on", path.display());
-                let strategy = std::fs::read_to_string(&config.strategy_file).expect("the strategy's file is there");
+                let file = config.strategy_file.expect("the examples have a strategy");
+                let strategy = std::fs::read_to_string(file).expect("the strategy's file is there");
                 AnyStrategy::from_toml(&strategy).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             }
             "venue" => {
@@ -68,7 +69,9 @@ fn agent_refuses_a_wrong_file_by_name_of_the_key() {
         ("max_leased_sats = 20_000_000\n", "", &["max_leased_sats", "missing"]),
         ("max_order_sats = 2_000_000", "max_order_sats = -1", &["max_order_sats"]),
         ("insecure = true", "insecure = false", &["venue.insecure", "must be true"]),
-        ("\"127.0.0.1:12010\"", "\"192.0.2.1:12010\"", &["venue.address", "loopback"]),
+        ("\"127.0.0.1:12009\"", "\"192.0.2.1:12009\"", &["venue.address", "loopback"]),
+        ("\"127.0.0.1:12010\"", "\"0.0.0.0:12010\"", &["api.rpc_listen", "loopback"]),
+        ("rpc_listen =", "rpc_listen = \"127.0.0.1:1\"\nrest_listen =", &["rest_listen", "unknown"]),
         ("\"127.0.0.1:12081\"", "\"0.0.0.0:12081\"", &["status_listen", "loopback"]),
         ("decide_every_seconds = 60", "decide_every_seconds = 0", &["decide_every_seconds", "at least 1"]),
         ("_sat_per_kw = 25_000", "_sat_per_kw = 252", &["max_batch_fee_rate_sat_per_kw", "at least 253"]),
@@ -85,7 +88,7 @@ fn venue_refuses_a_wrong_file_by_name_of_the_key() {
     let cases: &[Case] = &[
         ("tick_seconds = 600", "tick_seconds = 600\ntick_minutes = 10", &["tick_minutes", "unknown"]),
         ("network = \"regtest\"\n", "", &["network", "missing"]),
-        ("\"127.0.0.1:12010\"", "\"0.0.0.0:12010\"", &["listen", "loopback"]),
+        ("\"127.0.0.1:12009\"", "\"0.0.0.0:12009\"", &["listen", "loopback"]),
         ("durations_blocks = [2016]", "durations_blocks = []", &["terms.durations_blocks", "at least one"]),
         ("durations_blocks = [2016]", "durations_blocks = [2000]", &["terms.durations_blocks", "144"]),
         ("fee_rate_ppm = 1_000", "fee_rate_ppm = 1_000_001", &["terms.fee_rate_ppm", "at most"]),
@@ -110,7 +113,32 @@ fn a_missing_file_is_named() {
 fn a_relative_strategy_file_is_looked_for_beside_the_configuration() {
     let (folder, path) = changed("agent.example.toml", "\"../strategies/seller/seller.toml\"", "\"mine/careful.toml\"");
     let config = AgentConfig::load(&path).expect("only a name changed");
-    assert_eq!(config.strategy_file, folder.path().join("mine/careful.toml"));
+    assert_eq!(config.strategy_file, Some(folder.path().join("mine/careful.toml")));
+}
+
+/// The example without the lines that contain any of `words`, in a folder of its own.
+fn without(words: &[&str]) -> (TempDir, PathBuf) {
+    let text = std::fs::read_to_string(config_folder().join("agent.example.toml")).expect("the example is readable");
+    let kept: Vec<&str> = text.lines().filter(|line| !words.iter().any(|word| line.contains(word))).collect();
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path().join("agent.toml");
+    std::fs::write(&path, kept.join("\n")).expect("the temporary folder is writable");
+    (folder, path)
+}
+
+#[test]
+fn an_agent_needs_a_strategy_or_somebody_who_asks() {
+    let (_folder, path) = without(&["strategy_file"]);
+    let config = AgentConfig::load(&path).expect("it is asked over the API");
+    assert!(config.strategy_file.is_none() && config.api.is_some());
+    let (_folder, path) = without(&["[api]", "rpc_listen"]);
+    assert!(AgentConfig::load(&path).expect("it has a strategy").api.is_none());
+    let (_folder, path) = without(&["rpc_listen"]);
+    let api = AgentConfig::load(&path).expect("the address has a usual value").api.expect("the section is there");
+    assert_eq!(api.rpc_listen.to_string(), "127.0.0.1:12010");
+    let (_folder, path) = without(&["strategy_file", "[api]", "rpc_listen"]);
+    let refusal = AgentConfig::load(&path).expect_err("nobody decides and nobody can ask").to_string();
+    assert_sentence(&refusal, &path, &["strategy_file", "[api]", "nothing"]);
 }
 
 fn assert_sentence(refusal: &str, path: &Path, words: &[&str]) {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 const LIMIT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 /// Any PEM text of this kind passes as certificate until a server shows another.
-const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\ncGlubmVk\n-----END CERTIFICATE-----\n";
+pub(crate) const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\ncGlubmVk\n-----END CERTIFICATE-----\n";
 /// Nothing listens there: binding it takes root, and no service is registered for it.
 pub(crate) const NOBODY: &str = "127.0.0.1:1";
 
@@ -67,7 +67,8 @@ impl Bench {
                 bench.set("\"data/agent\"", &data);
                 bench.set("\"127.0.0.1:12081\"", "\"127.0.0.1:0\"");
                 bench.set("\"127.0.0.1:10009\"", &format!("\"{NOBODY}\""));
-                bench.set("\"127.0.0.1:12010\"", &format!("\"{NOBODY}\""));
+                bench.set("\"127.0.0.1:12009\"", &format!("\"{NOBODY}\""));
+                bench.set("\"127.0.0.1:12010\"", "\"127.0.0.1:0\"");
                 bench.set("\"/var/lib/lnd/tls.cert\"", &cert);
                 bench.set("\"/var/lib/tidegate/trader.macaroon\"", &macaroon);
                 bench.set("\"../strategies/seller/seller.toml\"", "\"strategy.toml\"");
@@ -75,7 +76,7 @@ impl Bench {
             Daemon::Venue => {
                 bench.set("\"data/venue\"", &data);
                 bench.set("\"127.0.0.1:12082\"", "\"127.0.0.1:0\"");
-                bench.set("\"127.0.0.1:12010\"", "\"127.0.0.1:0\"");
+                bench.set("\"127.0.0.1:12009\"", "\"127.0.0.1:0\"");
                 bench.set("\"127.0.0.1:10010\"", &format!("\"{NOBODY}\""));
                 bench.set("\"/var/lib/lnd-venue/tls.cert\"", &cert);
                 bench.set("\"/var/lib/tidegate/venue.macaroon\"", &macaroon);

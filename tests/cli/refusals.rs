@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::program::{Bench, Daemon};
+use crate::program::{Bench, CERTIFICATE, Daemon};
 use crate::tidegate;
 
 /// Something that is wrong.
@@ -97,8 +97,21 @@ const VALUES: &[Row] = &[
     ),
     agent(
         "status for everybody",
-        |bench| bench.set("\"127.0.0.1:0\"", "\"0.0.0.0:12081\""),
+        |bench| bench.set("status_listen = \"127.0.0.1:0\"", "status_listen = \"0.0.0.0:12081\""),
         &["status_listen is 0.0.0.0:12081", "only a loopback address", "127.0.0.1:12081"],
+    ),
+    agent(
+        "an API for everybody",
+        |bench| bench.set("rpc_listen = \"127.0.0.1:0\"", "rpc_listen = \"0.0.0.0:12010\""),
+        &["api.rpc_listen is 0.0.0.0:12010", "only a loopback address"],
+    ),
+    agent(
+        "nothing to do",
+        |bench| {
+            bench.set("strategy_file = \"strategy.toml\"\n", "");
+            bench.set("[api]\nrpc_listen = \"127.0.0.1:0\"\n", "");
+        },
+        &["strategy_file is missing", "no section [api]"],
     ),
     venue(
         "a venue for everybody",
@@ -107,7 +120,7 @@ const VALUES: &[Row] = &[
     ),
     agent(
         "not an address",
-        |bench| bench.set("\"127.0.0.1:0\"", "\"localhost\""),
+        |bench| bench.set("status_listen = \"127.0.0.1:0\"", "status_listen = \"localhost\""),
         &["is not valid", "line", "socket address"],
     ),
     agent(
@@ -177,6 +190,24 @@ const MACHINE: &[Row] = &[
         &["venue.token is damaged", "64 hexadecimal characters", "Restore it from a backup"],
     ),
     agent(
+        "a damaged root key of the API",
+        |bench| bench.write("data/api/regtest/root.key", "cafe"),
+        &["root.key is damaged", "64 hexadecimal digits", "Restore it from a backup"],
+    ),
+    agent(
+        "a certificate of the API without its key",
+        |bench| bench.write("data/api/regtest/tls.cert", CERTIFICATE),
+        &["tls.cert is damaged", "tls.key is missing"],
+    ),
+    agent(
+        "a certificate of the API that is none",
+        |bench| {
+            bench.write("data/api/regtest/tls.cert", "hello");
+            bench.write("data/api/regtest/tls.key", "hello");
+        },
+        &["can not use the certificate", "Remove tls.cert and tls.key"],
+    ),
+    agent(
         "no certificate of the node",
         |bench| remove(bench, "tls.cert"),
         &["cannot read the node's certificate", "tls.cert", "correct the path"],
@@ -238,7 +269,8 @@ fn a_port_in_use_is_named_with_its_key() {
     let address = taken.local_addr().expect("it is bound").to_string();
     let listen = "listen = \"127.0.0.1:0\"\n\n# /metrics";
     for (daemon, from, key) in [
-        (Daemon::Agent, "\"127.0.0.1:0\"", "(status_listen)"),
+        (Daemon::Agent, "status_listen = \"127.0.0.1:0\"", "(status_listen)"),
+        (Daemon::Agent, "rpc_listen = \"127.0.0.1:0\"", "(api.rpc_listen)"),
         (Daemon::Venue, "status_listen = \"127.0.0.1:0\"", "(status_listen)"),
         (Daemon::Venue, listen, "(listen)"),
     ] {

@@ -75,6 +75,13 @@ impl Btcd {
         self.height()
     }
 
+    /// Takes the best block back.
+    pub(crate) fn invalidate_best(&self) -> Outcome<()> {
+        let best = self.call(&["getbestblockhash"])?;
+        let best = best.as_str().ok_or_else(|| Failure::new(format!("no block hash: {best}")))?;
+        self.call(&["invalidateblock", best]).map(|_| ())
+    }
+
     /// A transaction of the chain or the mempool, decoded.
     pub(crate) fn transaction(&self, txid: &str) -> Outcome<Value> {
         self.call(&["getrawtransaction", txid, "1"])

@@ -50,6 +50,17 @@ pub(crate) struct Channel {
     pub(crate) active: bool,
     /// For example `ANCHORS` or `SCRIPT_ENFORCED_LEASE`.
     pub(crate) commitment_type: String,
+    pub(crate) local_sat: u64,
+    pub(crate) remote_sat: u64,
+    /// Fee of the present commitment transaction; the opener pays it.
+    pub(crate) commit_fee_sat: u64,
+    /// Not told to the rest of the network.
+    pub(crate) private: bool,
+    /// Used before its funding transaction confirms.
+    pub(crate) zero_conf: bool,
+    /// The opener can not close it together with the other side before: an absolute height, or blocks from its
+    /// confirmation.
+    pub(crate) thaw_height: u64,
 }
 
 impl Lnd {
@@ -237,6 +248,12 @@ impl Lnd {
                     initiator: json::flag(channel, "/initiator")?,
                     active: json::flag(channel, "/active")?,
                     commitment_type: json::text(channel, "/commitment_type")?,
+                    local_sat: json::number(channel, "/local_balance")?,
+                    remote_sat: json::number(channel, "/remote_balance")?,
+                    commit_fee_sat: json::number(channel, "/commit_fee")?,
+                    private: json::flag(channel, "/private")?,
+                    zero_conf: json::flag(channel, "/zero_conf")?,
+                    thaw_height: json::number(channel, "/thaw_height")?,
                 })
             })
             .collect()
@@ -247,6 +264,14 @@ impl Lnd {
         json::list(&self.call(&["pendingchannels"])?, "/pending_open_channels")?
             .iter()
             .map(|pending| json::text(pending, "/channel/channel_point"))
+            .collect()
+    }
+
+    /// Outputs that the wallet is about to spend on its own, with the fee rate that was asked for, satoshi per vbyte.
+    pub(crate) fn pending_sweeps(&self) -> Outcome<Vec<(String, u64)>> {
+        json::list(&self.call(&["wallet", "pendingsweeps"])?, "/pending_sweeps")?
+            .iter()
+            .map(|sweep| Ok((json::text(sweep, "/outpoint")?, json::number(sweep, "/requested_sat_per_vbyte")?)))
             .collect()
     }
 

@@ -12,36 +12,62 @@
 mod audit;
 mod bad_input;
 mod btcd;
+mod client;
 mod failure;
 mod go;
+mod group;
 mod json;
+mod lifecycle;
 mod lnd;
+mod matrix;
 mod money;
 mod ours;
+mod pool;
 mod poold;
 mod process;
 mod regtest;
+mod results;
+mod several;
 mod trade;
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
 use failure::{Failure, Outcome};
+use group::Group;
+use matrix::Pairing;
 use poold::Poold;
 use process::{Stages, Wait, free_port};
 use regtest::Network;
+use results::Ending;
 use trade::{Program, trade};
 
-/// Runs one case on the shared network and reports its seconds.
+/// Runs one case on the shared network and reports its seconds. How it ends is noted for the report.
 fn case(name: &str, body: impl FnOnce(&Network, &Path, &mut Stages) -> Outcome<()>) {
-    let outcome = regtest::network().and_then(|network| match network {
-        None => Ok(()),
-        Some(network) => {
-            let mut stages = Stages::new(name);
-            body(&network, &network.folder(name)?, &mut stages)
+    assert!(results::knows(name), "{name} is not in the report's list of cases");
+    let run = || {
+        regtest::network().and_then(|network| match network {
+            None => Ok(false),
+            Some(network) => {
+                let mut stages = Stages::new(name);
+                body(&network, &network.folder(name)?, &mut stages).map(|()| true)
+            }
+        })
+    };
+    let caught = catch_unwind(AssertUnwindSafe(run));
+    let noted = match &caught {
+        // Skipped.
+        Ok(Ok(false)) => Ok(()),
+        Ok(Ok(true)) => results::record(name, None, Ending::Passed),
+        Ok(Err(_)) | Err(_) => results::record(name, None, Ending::Failed),
+    };
+    match caught {
+        Ok(outcome) => {
+            if let Err(failure) = outcome.map(|_| ()).and(noted) {
+                panic!("{name}: {failure}");
+            }
         }
-    });
-    if let Err(failure) = outcome {
-        panic!("{name}: {failure}");
+        Err(panic) => resume_unwind(panic),
     }
 }
 
@@ -105,14 +131,120 @@ fn poold_starts_without_an_auctioneer() {
         let mut poold = Poold::start(&network.programs, &network.alice, &nobody, &folder.join("poold"))?;
         poold.wait_ready()?;
         stages.done("poold answers");
-        let refusal = match poold.open_account(1_000_000) {
+        let refusal = match poold.cli.open_account(1_000_000, pool::AccountVersion::V2, trade::ACCOUNT_BLOCKS) {
             Ok(key) => return Err(Failure::new(format!("opened {key} with no auctioneer"))),
             Err(failure) => failure.to_string(),
         };
         assert!(refusal.contains("connection refused"), "{refusal}");
         poold.crash_and_restart()?;
         stages.done("poold killed and back");
-        Wait::new("no account was stored").until(|| poold.orders()).map(|_| ())?;
+        Wait::new("no account was stored").until(|| poold.cli.orders()).map(|_| ())?;
         poold.stop()
     });
+}
+
+/// The rows of the matrix for one pairing of programs, one market for all of them.
+fn matrix_of(pairing: Pairing) {
+    let name = results::matrix_name(pairing);
+    case(&name, |network, folder, stages| {
+        let mut group = Group::open(network, pairing, folder)?;
+        stages.done("market open, an account of each version on both sides");
+        for (row, setting) in matrix::settings_of(pairing, results::all()).iter().enumerate() {
+            group.lease(setting)?;
+            results::record(&name, Some(row), Ending::Passed)?;
+            stages.done(&setting.describe());
+        }
+        group.close()?;
+        stages.done("all accounts closed");
+        Ok(())
+    });
+}
+
+#[test]
+fn matrix_poold_sells_to_poold() {
+    matrix_of(matrix::PAIRINGS[0]);
+}
+
+/// Deposit, withdrawal, renewal, upgrades and close, with a lease in between, for one pairing of programs.
+fn lifecycle_of(name: &str, pairing: Pairing) {
+    use lifecycle::{Change, Wish, change_all, refusals};
+    case(name, |network, folder, stages| {
+        let mut group = Group::open(network, pairing, folder)?;
+        stages.done("market open, an account of each version on both sides");
+        let wish = |change, expiry_blocks, upgrade| Wish { change, expiry_blocks, upgrade };
+        let kept = [
+            wish(Change::Deposit, None, false),
+            wish(Change::Withdraw, None, false),
+            wish(Change::Renew, Some(9_000), false),
+        ];
+        for wish in kept {
+            change_all(&mut group, wish)?;
+            stages.done(&wish.describe());
+        }
+        refusals(&group)?;
+        stages.done("refusals");
+        for setting in matrix::settings_of(pairing, false) {
+            group.lease(&setting)?;
+            stages.done(&setting.describe());
+        }
+        for wish in [wish(Change::Withdraw, Some(10_000), false), wish(Change::Deposit, Some(11_000), true)] {
+            change_all(&mut group, wish)?;
+            stages.done(&wish.describe());
+        }
+        group.close()?;
+        stages.done("all accounts closed");
+        Ok(())
+    });
+}
+
+#[test]
+fn lifecycle_of_poold_accounts() {
+    lifecycle_of("lifecycle_of_poold_accounts", matrix::PAIRINGS[0]);
+}
+
+#[test]
+fn matrix_poold_sells_to_agent() {
+    matrix_of(matrix::PAIRINGS[1]);
+}
+
+#[test]
+fn matrix_agent_sells_to_poold() {
+    matrix_of(matrix::PAIRINGS[2]);
+}
+
+#[test]
+fn matrix_agent_sells_to_agent() {
+    matrix_of(matrix::PAIRINGS[3]);
+}
+
+#[test]
+fn lifecycle_of_our_accounts() {
+    lifecycle_of("lifecycle_of_our_accounts", matrix::PAIRINGS[3]);
+}
+
+/// Several leases at once, batches in a row and a reorganisation, for one pairing of programs.
+fn several_of(name: &str, pairing: Pairing) {
+    case(name, |network, folder, stages| {
+        let mut group = Group::open(network, pairing, folder)?;
+        stages.done("market open, an account of each version on both sides");
+        several::several_matches(&mut group)?;
+        stages.done("three matches between two nodes in one batch, one partial, its rest cancelled");
+        several::unconfirmed_batches(&mut group)?;
+        stages.done("three batches before a block");
+        several::reorganisation(&mut group)?;
+        stages.done("a reorganisation of a batch's block");
+        group.close()?;
+        stages.done("all accounts closed");
+        Ok(())
+    });
+}
+
+#[test]
+fn several_poold_sells_to_agent() {
+    several_of("several_poold_sells_to_agent", matrix::PAIRINGS[1]);
+}
+
+#[test]
+fn several_agent_sells_to_poold() {
+    several_of("several_agent_sells_to_poold", matrix::PAIRINGS[2]);
 }

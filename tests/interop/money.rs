@@ -2,6 +2,8 @@
 //!
 //! Formulas: protocol notes, batch §2.
 
+use crate::pool::AccountVersion;
+
 /// Satoshi in one unit of supply.
 pub(crate) const UNIT_SAT: u64 = 100_000;
 /// Execution fee of the test venue: fixed part, satoshi.
@@ -84,6 +86,70 @@ impl Settlement {
     }
 }
 
+/// Share of the chain fee in satoshi of an account with `channels` new channels. Version 0 has the longer witness.
+pub(crate) fn chain_fee(version: AccountVersion, channels: u64, fee_rate_sat_per_kw: u64) -> u64 {
+    let bytes = 43 + 41 + (43 * channels).div_ceil(2);
+    let witness = match version {
+        AccountVersion::V0 => 229,
+        AccountVersion::V1 | AccountVersion::V2 => 66,
+    };
+    fee_rate_sat_per_kw * (4 * bytes + witness) / 1_000
+}
+
+/// One full match, in whatever market.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deal {
+    /// What the seller puts in, satoshi.
+    pub(crate) amount_sat: u64,
+    /// What the buyer puts in, satoshi.
+    pub(crate) own_sat: u64,
+    pub(crate) outbound: bool,
+    pub(crate) blocks: u64,
+    pub(crate) rate_ppb: u64,
+}
+
+impl Deal {
+    /// What the price and the buyer's execution fee are computed on: in the outbound market the buyer's coins too.
+    fn base_sat(&self) -> u64 {
+        self.amount_sat + if self.outbound { self.own_sat } else { 0 }
+    }
+
+    /// What the buyer pays the seller, in satoshi.
+    pub(crate) fn premium_sat(&self) -> u64 {
+        premium(self.base_sat(), self.rate_ppb, self.blocks)
+    }
+
+    /// What the premium would be without the buyer's coins.
+    pub(crate) fn premium_on_amount_sat(&self) -> u64 {
+        premium(self.amount_sat, self.rate_ppb, self.blocks)
+    }
+
+    /// The seller's execution fee in satoshi.
+    pub(crate) fn seller_fee_sat(&self) -> u64 {
+        execution_fee(self.amount_sat)
+    }
+
+    /// The buyer's execution fee in satoshi.
+    pub(crate) fn buyer_fee_sat(&self) -> u64 {
+        execution_fee(self.base_sat())
+    }
+
+    /// Satoshi in the channel.
+    pub(crate) fn capacity_sat(&self) -> u64 {
+        self.amount_sat + self.own_sat
+    }
+
+    /// The seller's balance before its share of the chain fee.
+    pub(crate) fn seller_after(&self, before_sat: u64) -> u64 {
+        before_sat + self.premium_sat() - self.amount_sat - self.seller_fee_sat()
+    }
+
+    /// The buyer's balance before its share of the chain fee.
+    pub(crate) fn buyer_after(&self, before_sat: u64) -> u64 {
+        before_sat - self.premium_sat() - self.own_sat - self.buyer_fee_sat()
+    }
+}
+
 #[test]
 fn premium_keeps_the_float_steps_of_the_network() {
     // Exact arithmetic says 3,654; the doubles fall just short of it.
@@ -93,6 +159,8 @@ fn premium_keeps_the_float_steps_of_the_network() {
 #[test]
 fn chain_fee_agrees_with_the_fee_seen_on_a_real_batch() {
     assert_eq!(chain_fee_taproot(1, 1_000), 490);
+    let fees = AccountVersion::ALL.map(|version| chain_fee(version, 1, 1_000));
+    assert_eq!(fees, [653, 490, 490]);
 }
 
 #[test]

@@ -10,9 +10,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::failure::{Context, Failure, Outcome};
+use crate::go::Programs;
 use crate::json;
 use crate::lnd::Lnd;
 use crate::money::{EXECUTION_BASE_SAT, EXECUTION_PPM};
+use crate::pool::Cli;
 use crate::process::{Daemon, Wait, args, free_port, run};
 use crate::trade::{AccountView, LeaseView, OrderTerms, Side};
 
@@ -104,6 +106,40 @@ max_terms_age_s = 60
 {node}"#,
         dir = dir.display(),
         amount_sat = terms.amount_sat,
+    )
+}
+
+/// An agent that decides nothing and does what it is asked over its API. Its limits are beyond what any case asks.
+fn manual_config(dir: &Path, venue: &str, http_port: u16, rpc_port: u16, node: &str) -> String {
+    format!(
+        r#"network = "regtest"
+data_dir = "{dir}/data"
+status_listen = "127.0.0.1:{http_port}"
+decide_every_seconds = 1
+
+[venue]
+address = "{venue}"
+insecure = true
+
+[api]
+rpc_listen = "127.0.0.1:{rpc_port}"
+
+[limits]
+dry_run = false
+max_order_sats = 100000000
+max_leased_sats = 500000000
+max_daily_cost_sats = 20000000
+ask_rate_min_ppb = 1
+bid_rate_max_ppb = 20000
+rate_max_ppb = 20000
+max_account_sats = 500000000
+max_accounts_total_sats = 1000000000
+wallet_reserve_sats = 100000
+max_batch_fee_rate_sat_per_kw = 25000
+max_open_orders = 50
+max_terms_age_s = 60
+{node}"#,
+        dir = dir.display(),
     )
 }
 
@@ -345,6 +381,23 @@ impl Agent {
         let name = format!("tidegate-{}", setup.lnd.name());
         let daemon = spawn(&name, "run", &config, dir)?;
         Ok(Self { name, http_port, config, dir: dir.to_owned(), daemon })
+    }
+
+    /// Starts an agent without a strategy, and waits until its API answers; the command line for it comes along.
+    pub(crate) fn start_manual(programs: &Programs, lnd: &Lnd, venue: &str, dir: &Path) -> Outcome<(Self, Cli)> {
+        let (http_port, rpc_port) = (free_port()?, free_port()?);
+        let node = node_section(lnd, &exact_macaroon(lnd, "trader", dir)?);
+        let config = write_config(dir, &manual_config(dir, venue, http_port, rpc_port, &node))?;
+        let name = format!("tidegate-{}", lnd.name());
+        let daemon = spawn(&name, "run", &config, dir)?;
+        let mut agent = Self { name, http_port, config, dir: dir.to_owned(), daemon };
+        agent.wait_ready()?;
+        let cli = Cli::new(programs, dir.join("data/api"), rpc_port);
+        let log = agent.log().to_owned();
+        Wait::new(format!("the API of {} answers", agent.name))
+            .log(&log)
+            .until(|| agent.daemon.check_running().and_then(|()| cli.call(&["getinfo"])))?;
+        Ok((agent, cli))
     }
 
     /// Ends it without notice.

@@ -15,7 +15,8 @@ use crate::failure::{Failure, Outcome};
 use crate::lnd::{Channel, Lnd};
 use crate::money::{Settlement, rate_of_percent};
 use crate::ours::{Agent, AgentSetup, Venue};
-use crate::poold::{BatchView, Poold};
+use crate::pool::{AccountVersion, BatchView, Order};
+use crate::poold::Poold;
 use crate::process::{Stages, Wait};
 use crate::regtest::Network;
 
@@ -23,17 +24,19 @@ use crate::regtest::Network;
 pub(crate) const ACCOUNT_SAT: u64 = 20_000_000;
 /// Large enough that premiums within the two limits cover fixed fees at this chain's fee estimates.
 pub(crate) const LEASE_SAT: u64 = 10_000_000;
-const LEASE_BLOCKS: u64 = 2_016;
+pub(crate) const LEASE_BLOCKS: u64 = 2_016;
+/// Blocks until an account expires that no case wants to see expire.
+pub(crate) const ACCOUNT_BLOCKS: u64 = 8_064;
 /// Over the whole lease: what the seller wants at least, and the buyer pays at most.
-const ASK_PERCENT: f64 = 0.2;
-const BID_PERCENT: f64 = 0.6;
+pub(crate) const ASK_PERCENT: f64 = 0.2;
+pub(crate) const BID_PERCENT: f64 = 0.6;
 /// Enough for accounts and channels of this size, and short enough for the batch's height check.
 pub(crate) const CONFIRMATIONS: u64 = 6;
 /// A native taproot output: version 1, 32 bytes.
 const P2TR_PREFIX: &str = "5120";
 
 /// Who plays a side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Program {
     /// The deployed client.
     Poold,
@@ -140,7 +143,7 @@ impl Trader {
     /// Opens the account (an agent does so by itself) and returns it with the outpoint that funds it.
     fn open_account(&self) -> Outcome<AccountView> {
         if let Running::Poold(poold) = &self.program {
-            poold.open_account(ACCOUNT_SAT)?;
+            poold.cli.open_account(ACCOUNT_SAT, AccountVersion::V2, ACCOUNT_BLOCKS)?;
         }
         Wait::new(format!("{:?} has published its account", self.side)).log(self.log()).until(|| {
             let account = self.account()?;
@@ -166,7 +169,7 @@ impl Trader {
     /// The one account of this trader.
     fn account(&self) -> Outcome<AccountView> {
         let mut accounts = match &self.program {
-            Running::Poold(poold) => poold.accounts()?,
+            Running::Poold(poold) => poold.cli.account_views()?,
             Running::Agent(agent) => agent.accounts()?,
         };
         match (accounts.pop(), accounts.pop()) {
@@ -178,7 +181,9 @@ impl Trader {
     /// Places the order; an agent does so by itself.
     fn place_order(&self, account: &AccountView) -> Outcome<()> {
         match &self.program {
-            Running::Poold(poold) => poold.submit(self.side, &account.trader_key, &self.terms).map(|_| ()),
+            Running::Poold(poold) => {
+                poold.cli.submit(&Order::whole(self.side, &account.trader_key, &self.terms)).map(|_| ())
+            }
             Running::Agent(_) => Ok(()),
         }
     }
@@ -187,7 +192,7 @@ impl Trader {
     fn lease(&self) -> Outcome<LeaseView> {
         Wait::new(format!("lease in the report of the {:?}", self.side)).log(self.log()).until(|| {
             let mut leases = match &self.program {
-                Running::Poold(poold) => poold.leases()?,
+                Running::Poold(poold) => poold.cli.lease_views()?,
                 Running::Agent(agent) => agent.leases()?,
             };
             match (leases.pop(), leases.pop()) {
@@ -356,12 +361,12 @@ fn check_price(traders: &[Trader; 2], batch: &BatchView, point: &str) -> Outcome
 fn published_batch(network: &Network, venue: &Venue, traders: &[Trader; 2], folder: &Path) -> Outcome<BatchView> {
     for trader in traders {
         if let Running::Poold(poold) = &trader.program {
-            return poold.latest_batch(LEASE_BLOCKS);
+            return poold.cli.latest_batch(LEASE_BLOCKS);
         }
     }
     let mut observer = Poold::start(&network.programs, &network.venue, venue.address(), &folder.join("observer"))?;
     observer.wait_ready()?;
-    observer.latest_batch(LEASE_BLOCKS)
+    observer.cli.latest_batch(LEASE_BLOCKS)
 }
 
 /// The venue lets the deployed client have its money back, and the chain sees it leave.
@@ -372,7 +377,7 @@ fn close_deployed_accounts(network: &Network, traders: &[Trader]) -> Outcome<Vec
             continue;
         };
         let account = trader.account()?;
-        let txid = poold.close_account(&account.trader_key)?;
+        let txid = poold.cli.close_account(&account.trader_key)?;
         let closing = network.chain.wait_for_transaction(&txid)?;
         assert_eq!(spent(&closing)?, std::slice::from_ref(&account.outpoint));
         network.mine(CONFIRMATIONS)?;
@@ -411,10 +416,10 @@ pub(crate) fn wait_new_channel(
     logs: &[&Path],
 ) -> Outcome<String> {
     let fresh = |lnd: &Lnd| -> Outcome<BTreeSet<String>> {
-        let pending = lnd.pending_open()?.into_iter();
-        Ok(pending.filter(|point| !before.contains(point)).collect())
+        // A channel that needs no confirmation is not pending for long.
+        Ok(known_channels(lnd)?.into_iter().filter(|point| !before.contains(point)).collect())
     };
-    let wait = Wait::new("a new pending channel at both nodes, and its batch at btcd");
+    let wait = Wait::new("a new channel at both nodes, and its batch at btcd");
     logs.iter().fold(wait, |wait, log| wait.log(log)).limit(Duration::from_secs(120)).until(|| {
         let (sold, bought) = (fresh(seller)?, fresh(buyer)?);
         let mut common = sold.intersection(&bought);

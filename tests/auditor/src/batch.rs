@@ -56,6 +56,7 @@ impl Auditor {
             return self.report(Party::Venue, Some(caller), problems);
         };
         self.settle_parents(caller, &tx);
+        self.next_round(&tx, &common);
         let mut judge = Judge {
             auditor: self,
             caller,
@@ -74,7 +75,7 @@ impl Auditor {
         judge.other_views();
         let Judge { common, tx, problems, matches, lines, .. } = judge;
         let txid = tx.compute_txid();
-        let proposal = Proposal {
+        let mut proposal = Proposal {
             common: common.clone(),
             txid,
             tx,
@@ -87,6 +88,11 @@ impl Auditor {
             settled: false,
         };
         self.report(Party::Venue, Some(caller), problems);
+        let known = self.batches.get(&txid).and_then(|record| record.views.get(caller));
+        if let Some(known) = known.filter(|known| known.says_the_same(&proposal)) {
+            // Told again, word for word: what came of it stays.
+            proposal = known.clone();
+        }
         let fresh = || BatchRecord {
             common,
             spent: None,
@@ -98,11 +104,27 @@ impl Auditor {
         self.current.insert(caller.clone(), txid);
     }
 
-    /// A batch that spends what an earlier, signed batch makes tells that the earlier one counts: its finalize was
-    /// missed.
+    /// A batch that spends what an earlier, signed batch or modification makes tells that the earlier one counts: its
+    /// finalize, or its place on the chain, was missed.
     fn settle_parents(&mut self, caller: &Caller, tx: &Transaction) {
         for input in &tx.input {
             self.settle(caller, input.previous_output.txid);
+            let spent = input.previous_output;
+            let owners = self.accounts.values_mut().filter(|account| account.owner == *caller);
+            let owner = owners.into_iter().find(|account| account.output(&spent).is_some());
+            owner.into_iter().for_each(|account| account.current = Some(spent));
+        }
+    }
+
+    /// A round that came to nothing may be repeated with the same transaction at a greater height. Who was told of the
+    /// earlier one only is told again before it signs: that is judged on the chain.
+    fn next_round(&mut self, tx: &Transaction, common: &Common) {
+        if let Some(record) = self.batches.get_mut(&tx.compute_txid())
+            && record.common.height_hint < common.height_hint
+            && record.views.values().all(|view| !view.settled)
+        {
+            record.common.height_hint = common.height_hint;
+            record.spent = None;
         }
     }
 
@@ -503,10 +525,9 @@ impl Judge<'_> {
                 problems.equal(Rule::OneBatch, &format!("price of {blocks} blocks"), told, price);
             }
         }
-        let rest = |common: &Common| Common { prices: BTreeMap::new(), ..common.clone() };
-        problems.equal(Rule::OneBatch, "batch", &rest(first), &rest(own));
+        problems.equal(Rule::OneBatch, "batch", &first.terms(), &own.terms());
         for (caller, view) in &record.views {
-            if caller == self.caller {
+            if caller == self.caller || view.common.terms() != own.terms() {
                 continue;
             }
             for line in &self.matches {

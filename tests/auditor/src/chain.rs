@@ -102,7 +102,12 @@ impl Auditor {
         match (path, view, modification) {
             (Path::Expiry, ..) => self.close(&key),
             (Path::Cooperative, Some(view), _) => self.batch_spend(tx, &account, &key, &view, &mut problems),
-            (Path::Cooperative, None, Some(modification)) => self.modification_spend(tx, txid, &modification),
+            (Path::Cooperative, None, Some(modification)) => {
+                let spends = self.spends.get(&modification.spends).into_iter().flatten();
+                let given_up = spends.into_iter().any(|spend| spend.txid == Some(txid) && spend.superseded);
+                problems.demand(!given_up, Rule::DoubleSigned, &subject, "one spend", &"one that was given up before");
+                self.modification_spend(tx, txid, &modification);
+            }
             (Path::Cooperative, None, None) => {
                 problems.add(Rule::AgreedSpend, &subject, "a batch or modification", &"neither");
             }
@@ -163,6 +168,12 @@ impl Auditor {
     fn batch_on_chain(&mut self, txid: Txid) {
         let Some(record) = self.batches.get_mut(&txid).filter(|record| !record.conserved) else { return };
         record.conserved = true;
+        let mut problems = Problems::default();
+        let id = format!("batch {}", hexed(&record.common.id));
+        let signed: Vec<&Proposal> = record.views.values().filter(|view| view.signed).collect();
+        for pair in signed.windows(2) {
+            problems.equal(Rule::OneBatch, &id, &pair[0].common.terms(), &pair[1].common.terms());
+        }
         let channels: BTreeMap<u32, u64> =
             matches(record).filter_map(|line| Some((line.vout?, line.capacity_sat))).collect();
         self.counts.channels += u64::try_from(channels.len()).unwrap_or(u64::MAX);
@@ -173,7 +184,7 @@ impl Auditor {
             }
         }
         if !sides.values().all(|callers| callers.len() == 2) {
-            return;
+            return self.report(Party::Venue, None, problems);
         }
         let lines = record.views.values().flat_map(|view| &view.lines);
         let mut sum: i128 = channels.values().map(|capacity| i128::from(*capacity)).sum();
@@ -181,8 +192,7 @@ impl Auditor {
             sum += i128::from(line.ending_sat) - i128::from(line.before.value_sat) + i128::from(line.chain_fee_sat);
         }
         sum += matches(record).map(|line| i128::from(line.fee_sat)).sum::<i128>();
-        let mut problems = Problems::default();
-        problems.equal(Rule::Conservation, &format!("batch {}", hexed(&record.common.id)), &0, &sum);
+        problems.equal(Rule::Conservation, &id, &0, &sum);
         if sum == 0 {
             self.counts.batches_conserved += 1;
         }

@@ -80,6 +80,9 @@ pub struct Auditor {
     orders: BTreeMap<Nonce, OrderRecord>,
     quotes: BTreeMap<Caller, Quote>,
     handshakes: BTreeMap<Caller, Vec<Handshake>>,
+    /// Callers that proved to be one who is known by an earlier name: the deployed client takes a new token at each
+    /// start where no token is paid for.
+    names: BTreeMap<Caller, Caller>,
     /// The batch that each trader was told last.
     current: BTreeMap<Caller, Txid>,
     batches: BTreeMap<Txid, BatchRecord>,
@@ -128,6 +131,7 @@ impl Auditor {
 
     /// A unary call leaves for the venue. `method` is the last part of its path, such as `SubmitOrder`.
     pub fn call(&mut self, caller: &Caller, method: &str, request: &[u8]) -> CallId {
+        let caller = &self.known_as(caller);
         self.counts.unary_calls += 1;
         let id = CallId(self.next_call);
         self.next_call += 1;
@@ -159,6 +163,11 @@ impl Auditor {
     pub fn unary(&mut self, caller: &Caller, method: &str, request: &[u8], response: Option<&[u8]>) {
         let id = self.call(caller, method, request);
         self.answer(id, response);
+    }
+
+    /// The name under which this caller was first seen.
+    fn known_as(&self, caller: &Caller) -> Caller {
+        self.names.get(caller).unwrap_or(caller).clone()
     }
 
     fn report(&mut self, party: Party, caller: Option<&Caller>, problems: Problems) {

@@ -12,34 +12,40 @@ use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, W
 use crate::account::outpoint;
 use crate::batch::bip69_sort;
 use crate::finding::{Caller, Party, Problems, Rule};
-use crate::keys::next_batch_key;
+use crate::keys::{next_batch_key, sha};
 use crate::script::{draft, taproot_key};
 use crate::signature::{Partial, Verdict, der_all, key_sighash, legacy_sighash, points};
 use crate::state::{Account, Modification, Output, Reason, Spend};
 use crate::wire::{decode, hexed, key, rpc};
 use crate::{Auditor, CallId};
 
+/// Smallest value of an account that goes on.
+const MIN_ACCOUNT_SAT: u64 = 100_000;
+/// Smallest fee rate; weight without the witnesses is a lower bound of the weight.
+const MIN_FEE_SAT_PER_KW: u128 = 253;
+
 impl Auditor {
     /// The answer to a modification: the venue's signature leaves, if there is one.
     pub(crate) fn modified(&mut self, id: CallId, caller: &Caller, request: &[u8], response: Option<&[u8]>) {
+        let asked = sha(&[request]);
         let Ok(request) = decode::<rpc::ServerModifyAccountRequest>(request) else {
             return self.breach(Party::Trader, caller, Rule::Decoding, &"modification", ("a message", &"other bytes"));
         };
         let subject = format!("account {}", hexed(&request.trader_key));
         let mut problems = Problems::default();
+        // A nonce belongs to one request, answered or not; the wire may carry that twice.
+        self.nonces.shown(&request.trader_nonces, &[b"modification", &asked], &mut problems, &subject);
         let account = key(&request.trader_key).and_then(|key| self.accounts.get(&key)).cloned();
-        let Some((account, before)) = account.and_then(|account| Some((account.clone(), account.current()?.clone())))
-        else {
+        let before = account.as_ref().and_then(|account| spent(account, &request)).cloned();
+        let Some(response) = response else {
+            // Nothing was signed. Who does not know yet that its account was spent may ask.
+            return self.report(Party::Trader, Some(caller), problems);
+        };
+        let Some((account, before)) = account.zip(before) else {
             problems.add(Rule::Modification, &subject, "an open account", &"none that was seen");
             return self.report(Party::Trader, Some(caller), problems);
         };
         problems.equal(Rule::Modification, &subject, &account.owner, caller);
-        let Some(response) = response else {
-            // Nothing was signed, but the nonce was shown.
-            let session = id.0.to_be_bytes();
-            self.nonces.shown(&request.trader_nonces, &[b"failed call", &session], &mut problems, &subject);
-            return self.report(Party::Trader, Some(caller), problems);
-        };
         let Ok(response) = decode::<rpc::ServerModifyAccountResponse>(response) else {
             return self.breach(Party::Venue, caller, Rule::Decoding, &subject, ("a message", &"other bytes"));
         };
@@ -72,9 +78,6 @@ impl Auditor {
         let session = sighash.map_or_else(|| id.0.to_be_bytes().to_vec(), |sighash| sighash.to_vec());
         let (own, theirs) = (&request.trader_nonces, &response.server_nonces);
         let mut problems = Problems::default();
-        self.nonces.shown(own, &[b"trader", &session, theirs], &mut problems, &subject);
-        self.report(Party::Trader, Some(caller), problems);
-        let mut problems = Problems::default();
         self.nonces.shown(theirs, &[b"venue", &session, own], &mut problems, &subject);
         self.report(Party::Venue, Some(caller), problems);
     }
@@ -104,15 +107,27 @@ impl Auditor {
             }
         }
         spends.push(Spend { txid, reason: Reason::Modification, superseded: false });
+        // The venue's half is out, the trader's is not: the account is what it was until the chain, or what is built on
+        // the new output, says otherwise.
         let account = self.accounts.get_mut(&modification.account);
         if let (Some(account), Some(tx)) = (account, &modification.tx) {
             let after = modification.recreated.and_then(|recreated| output(account, tx, recreated));
-            account.current = after.as_ref().map(|output| output.outpoint);
             after.into_iter().for_each(|output| account.learn(output));
         }
         self.modifications.push(modification);
         self.report(Party::Venue, Some(caller), problems);
     }
+}
+
+/// The output that a modification spends: the newest of those that it shows, else the current one. A closed account has
+/// none.
+fn spent<'a>(account: &'a Account, request: &rpc::ServerModifyAccountRequest) -> Option<&'a Output> {
+    let current = account.current()?;
+    let shown = |output: &&Output| {
+        let same = |one: &rpc::TxOut| one.value == output.value_sat && one.pk_script == output.script.as_bytes();
+        request.prev_outputs.iter().any(same)
+    };
+    account.outputs.iter().rev().find(shown).or(Some(current))
 }
 
 /// The new account output in the transaction of a modification.
@@ -165,6 +180,10 @@ fn build(
             let expiry = if new.expiry == 0 { before.expiry } else { new.expiry };
             let value = if new.value == 0 { before.value_sat } else { new.value };
             let batch_key = next_batch_key(&before.batch_key)?;
+            let rule = Rule::Modification;
+            problems.demand(new.version <= 2, rule, subject, "version 0, 1 or 2", &new.version);
+            let least = format!("at least {MIN_ACCOUNT_SAT} sat");
+            problems.demand(value >= MIN_ACCOUNT_SAT, rule, subject, &least, &value);
             Some((value, expiry, new.version.max(before.version), batch_key))
         }
     };
@@ -175,6 +194,7 @@ fn build(
             None => known = false,
         }
     }
+    problems.demand(!tx.output.is_empty() || !known, Rule::Modification, subject, "an output", &"none");
     bip69_sort(&mut tx);
     let spent: Vec<TxOut> = request.prev_outputs.iter().map(|output| txout(output.value, &output.pk_script)).collect();
     let at = tx.input.iter().position(|input| input.previous_output == before.outpoint)?;
@@ -186,6 +206,13 @@ fn build(
         let made = sum(&outputs) + recreated.map_or(0, |(value, ..)| u128::from(value));
         let paid = sum(&spent);
         problems.demand(made <= paid, Rule::Conservation, subject, &format!("at most {paid} sat"), &made);
+        if request.new_inputs.is_empty() && made <= paid {
+            // Nothing but the account pays: it bears the fee, which the network relays.
+            let size = u128::try_from(tx.weight().to_wu()).unwrap_or(u128::MAX);
+            let fee = paid.saturating_sub(made) * 1_000;
+            let least = size.saturating_mul(MIN_FEE_SAT_PER_KW);
+            problems.demand(fee >= least, Rule::Modification, subject, "a fee of at least 253 sat/kw", &fee);
+        }
     }
     Some(Modification {
         account: account.key.serialize(),

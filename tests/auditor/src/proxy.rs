@@ -44,6 +44,19 @@ pub fn lock(auditor: &SharedAuditor) -> MutexGuard<'_, Auditor> {
     auditor.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whom a message of the batch stream is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Towards {
+    /// From a trader.
+    Venue,
+    /// From the venue.
+    Trader,
+}
+
+/// Looks at each message of the batch stream, after the auditor and before it is passed on. `false` loses the message
+/// and ends the stream there, as a broken connection would.
+pub type Watcher = Arc<dyn Fn(Towards, &[u8]) -> bool + Send + Sync>;
+
 /// A listening proxy. It stops when dropped.
 #[derive(Debug)]
 pub struct Proxy {
@@ -58,10 +71,18 @@ impl Proxy {
     /// # Errors
     /// When the upstream address is not one, or no port can be had.
     pub async fn start(upstream: &str, auditor: SharedAuditor) -> std::io::Result<Proxy> {
+        Self::start_watched(upstream, auditor, Arc::new(|_, _| true)).await
+    }
+
+    /// As [`Proxy::start`], with somebody who may break the stream at any message.
+    ///
+    /// # Errors
+    /// When the upstream address is not one, or no port can be had.
+    pub async fn start_watched(upstream: &str, auditor: SharedAuditor, watcher: Watcher) -> std::io::Result<Proxy> {
         let endpoint = Endpoint::from_shared(format!("http://{upstream}")).map_err(std::io::Error::other)?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let relay = Relay { upstream: endpoint.connect_lazy(), auditor };
+        let relay = Relay { upstream: endpoint.connect_lazy(), auditor, watcher };
         let serving = Server::builder().add_service(relay).serve_with_incoming(TcpListenerStream::new(listener));
         let task = tokio::spawn(async move {
             // It ends with the task; a connection that breaks is its caller's to report.
@@ -119,6 +140,7 @@ impl Decoder for Raw {
 struct Relay {
     upstream: Channel,
     auditor: SharedAuditor,
+    watcher: Watcher,
 }
 
 impl NamedService for Relay {
@@ -172,6 +194,7 @@ impl Relayed {
         let method = self.path.rsplit('/').next().unwrap_or_default().to_owned();
         let tap = Arc::new(Tap {
             auditor: Arc::clone(&self.relay.auditor),
+            watcher: Arc::clone(&self.relay.watcher),
             caller,
             streams: method == STREAM,
             method,
@@ -209,6 +232,9 @@ async fn forward(mut incoming: Streaming<Bytes>, sender: mpsc::Sender<Bytes>, ta
     // The venue is not told why a caller broke off: its stream just ends.
     while let Some(Ok(message)) = incoming.next().await {
         tap.request(&message);
+        if !tap.passes(Towards::Venue, &message) {
+            return;
+        }
         if sender.send(message).await.is_err() {
             return;
         }
@@ -229,6 +255,9 @@ impl Stream for Backward {
         let next = Pin::new(&mut self.incoming).poll_next(cx);
         if let Poll::Ready(Some(Ok(message))) = &next {
             self.tap.response(message);
+            if !self.tap.passes(Towards::Trader, message) {
+                return Poll::Ready(None);
+            }
         }
         next
     }
@@ -244,6 +273,7 @@ impl Drop for Backward {
 /// Tells the auditor of one call.
 struct Tap {
     auditor: SharedAuditor,
+    watcher: Watcher,
     caller: Caller,
     method: String,
     streams: bool,
@@ -262,6 +292,10 @@ impl Tap {
         }
         let id = lock(&self.auditor).call(&self.caller, &self.method, message);
         self.open().insert(id);
+    }
+
+    fn passes(&self, towards: Towards, message: &[u8]) -> bool {
+        !self.streams || (self.watcher)(towards, message)
     }
 
     fn response(&self, message: &[u8]) {

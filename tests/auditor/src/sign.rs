@@ -62,6 +62,10 @@ impl Auditor {
             return self.report(Party::Venue, Some(caller), problems);
         };
         problems.equal(Rule::MessageOrder, &subject, &proposal.common.id, &sign.batch_id);
+        if proposal.begun.as_ref().is_some_and(|told| told.spent == spent && told.nonces == sign.server_nonces) {
+            // Told again, word for word: the trader may have given up in between.
+            return self.report(Party::Venue, Some(caller), problems);
+        }
         problems.demand(proposal.accepted, Rule::MessageOrder, &subject, "an accepted batch", &"one that is not");
         self.spent_outputs(&subject, &proposal, &spent, &mut problems);
         for line in &proposal.lines {
@@ -225,9 +229,14 @@ impl Auditor {
                         self.counts.superseded += 1;
                     }
                 }
-                Reason::Modification => {
+                // The trader's half of a modification shows on the chain alone.
+                Reason::Modification if spend.txid.is_some_and(|txid| self.seen.contains(&txid)) => {
                     let subject = format!("account {}", hexed(&line.key));
                     problems.add(Rule::DoubleSigned, &subject, "one spend", &"a modification and a batch");
+                }
+                Reason::Modification => {
+                    spend.superseded = true;
+                    self.counts.modifications_replaced += 1;
                 }
             }
         }

@@ -151,7 +151,7 @@ pub struct Quote {
 }
 
 /// What one account goes through in a batch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AccountLine {
     pub(crate) key: Key,
     pub(crate) input: usize,
@@ -163,7 +163,7 @@ pub(crate) struct AccountLine {
 }
 
 /// One match as one side was told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MatchLine {
     pub(crate) ask: Nonce,
     pub(crate) bid: Nonce,
@@ -187,6 +187,13 @@ pub(crate) struct Common {
     pub(crate) height_hint: u32,
 }
 
+impl Common {
+    /// What all are told, not only those who trade in a market.
+    pub(crate) fn terms(&self) -> Common {
+        Common { prices: BTreeMap::new(), ..self.clone() }
+    }
+}
+
 /// A batch as one trader was told, and how far it went with it.
 #[derive(Clone, Debug)]
 pub(crate) struct Proposal {
@@ -201,6 +208,13 @@ pub(crate) struct Proposal {
     pub(crate) begun: Option<Begun>,
     pub(crate) signed: bool,
     pub(crate) settled: bool,
+}
+
+impl Proposal {
+    /// Whether two prepare messages propose the same to the same trader.
+    pub(crate) fn says_the_same(&self, other: &Proposal) -> bool {
+        (&self.common, &self.tx, &self.lines, &self.matches) == (&other.common, &other.tx, &other.lines, &other.matches)
+    }
 }
 
 /// What the venue sends when all have accepted.

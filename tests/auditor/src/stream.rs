@@ -21,6 +21,7 @@ pub(crate) struct Handshake {
 impl Auditor {
     /// A trader says something on its batch stream.
     pub fn client_message(&mut self, caller: &Caller, bytes: &[u8]) {
+        let caller = &self.known_as(caller);
         self.counts.stream_messages += 1;
         match decode::<rpc::ClientAuctionMessage>(bytes) {
             Ok(rpc::ClientAuctionMessage { msg: Some(said) }) => self.said(caller, said),
@@ -31,6 +32,7 @@ impl Auditor {
 
     /// The venue says something on a trader's batch stream.
     pub fn server_message(&mut self, caller: &Caller, bytes: &[u8]) {
+        let caller = &self.known_as(caller);
         self.counts.stream_messages += 1;
         match decode::<rpc::ServerAuctionMessage>(bytes) {
             Ok(rpc::ServerAuctionMessage { msg: Some(told) }) => self.told(caller, told),
@@ -95,13 +97,28 @@ impl Auditor {
             Verdict::Invalid(reason) => {
                 problems.add(Rule::Authentication, &subject, "a signed, challenged commitment", &reason);
             }
-            Verdict::Valid | Verdict::Unjudged => self.counts.message_signatures += 1,
+            Verdict::Valid | Verdict::Unjudged => {
+                self.counts.message_signatures += 1;
+                self.recognise(caller, &subscribe.trader_key);
+            }
         }
         let account = key(&subscribe.trader_key).and_then(|key| self.accounts.get_mut(&key));
         if let (Some(account), Some(handshake)) = (account, handshake) {
             account.batch_version = Some(handshake.batch_version);
         }
         self.report(Party::Trader, Some(caller), problems);
+    }
+
+    /// Who signs for an account is its owner, by whatever name.
+    fn recognise(&mut self, caller: &Caller, account: &[u8]) {
+        let owner = key(account).and_then(|key| self.accounts.get(&key)).map(|account| account.owner.clone());
+        let Some(owner) = owner.filter(|owner| owner != caller) else { return };
+        let under_way = self.handshakes.remove(caller).unwrap_or_default();
+        self.handshakes.entry(owner.clone()).or_default().extend(under_way);
+        if let Some(quote) = self.quotes.remove(caller) {
+            self.quotes.insert(owner.clone(), quote);
+        }
+        self.names.insert(caller.clone(), owner);
     }
 
     /// A recovery cancels the account's orders.

@@ -185,14 +185,18 @@ fn accounts(findings: &mut Findings, run: &Run, party: &Party, book: &Book, venu
             continue;
         };
         match account.state {
-            AccountState::Open => {
+            AccountState::Open | AccountState::Expired => {
                 let expected = account.terms.output(account.value).ok();
                 let found = account.outpoint.and_then(|outpoint| run.world.utxo(outpoint));
                 findings.expect(expected.is_some() && found == expected, || {
                     format!("{name}: the chain has {found:?} for account {key}, not {expected:?}")
                 });
                 let (ours, theirs) = ((account.outpoint, account.value), (Some(there.outpoint), there.value));
-                findings.expect(ours == theirs && there.state == VenueAccountState::Open, || {
+                let state = match account.state {
+                    AccountState::Expired => VenueAccountState::Expired,
+                    _ => VenueAccountState::Open,
+                };
+                findings.expect(ours == theirs && there.state == state, || {
                     format!("{name}: account {key} is {ours:?} here, {theirs:?} {:?} at the venue", there.state)
                 });
                 findings.expect(account.terms == there.terms, || format!("{name}: terms of account {key} differ"));
@@ -241,7 +245,8 @@ fn channels(findings: &mut Findings, party: &Party, book: &Book) {
 /// Every satoshi that the trader got is in its wallet, in its accounts, or explained by a lease or a fee.
 fn money(findings: &mut Findings, run: &Run, party: &Party, book: &Book) {
     let wallet = party.node.confirmed_balance().now_or_never().and_then(Result::ok).map_or(0, Sats::get);
-    let open = book.accounts.values().filter(|account| account.state == AccountState::Open);
+    let open = book.accounts.values();
+    let open = open.filter(|account| matches!(account.state, AccountState::Open | AccountState::Expired));
     let in_accounts: u64 = open.map(|account| account.value.get()).sum();
     let fees: u64 = party.record.own_transactions().iter().map(|transaction| fee_of(run, transaction)).sum();
     let costs: i128 = book.leases.values().map(cost).sum();

@@ -8,6 +8,7 @@ use core::task::{Poll, Waker};
 use prost::Message;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tidegate_auditor::{Auditor, Caller};
 use tidegate_ports::{ClientMessage, Clock, LinkError, ServerMessage, StreamId, Timestamp, TraderEvent, TraderId};
 use tidegate_sandbox::{Random, SimClock};
 use tidegate_venue::Handle;
@@ -34,6 +35,11 @@ pub struct WireRates {
 
 /// Changes what a venue says: a planted defect.
 pub type Tamper = fn(&mut ServerMessage);
+
+/// A trader as the auditor knows it.
+pub(crate) fn caller(trader: TraderId) -> Caller {
+    Caller(trader.0.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect())
+}
 
 /// Sends a message through its bytes.
 pub(crate) fn carried<M: Message + Default>(message: &M) -> M {
@@ -66,6 +72,8 @@ struct Inner {
 pub struct Hub {
     inner: Arc<Mutex<Inner>>,
     clock: SimClock,
+    /// Sees every byte.
+    auditor: Arc<Mutex<Auditor>>,
 }
 
 /// What a queue has for its reader.
@@ -77,7 +85,7 @@ enum Next<T> {
 
 impl Hub {
     /// A wire without a venue.
-    pub fn new(seed: u64, clock: SimClock) -> Hub {
+    pub(crate) fn new(seed: u64, clock: SimClock, auditor: Auditor) -> Hub {
         let inner = Inner {
             venue: None,
             next: 1,
@@ -88,11 +96,16 @@ impl Hub {
             rates: WireRates::default(),
             tamper: None,
         };
-        Hub { inner: Arc::new(Mutex::new(inner)), clock }
+        Hub { inner: Arc::new(Mutex::new(inner)), clock, auditor: Arc::new(Mutex::new(auditor)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows something to the auditor.
+    pub(crate) fn audit<R>(&self, show: impl FnOnce(&mut Auditor) -> R) -> R {
+        show(&mut self.auditor.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn change<R>(&self, change: impl FnOnce(&mut Inner) -> R) -> R {
@@ -174,6 +187,7 @@ impl Hub {
         self.change(|inner| {
             let Some(Stream { trader, ended: false, .. }) = inner.streams.get(&stream) else { return false };
             let trader = *trader;
+            self.audit(|auditor| auditor.client_message(&caller(trader), &bytes));
             let (copies, due) = inner.fate(now);
             let decoded = ClientAuctionMessage::decode(bytes.as_slice()).ok();
             match (copies, decoded.map(stream::from_client_message)) {
@@ -227,13 +241,14 @@ impl Hub {
                 None => Next::Item(None),
                 Some(stream) => match stream.down.front() {
                     Some((due, _)) if *due > now => Next::Later(*due),
-                    Some(_) => Next::Item(stream.down.pop_front().map(|(_, bytes)| bytes)),
+                    Some(_) => Next::Item(stream.down.pop_front().map(|(_, bytes)| (stream.trader, bytes))),
                     None if stream.ended => Next::Item(None),
                     None => Next::Nothing,
                 },
             })
             .await;
-        let bytes = bytes.ok_or_else(|| unreachable("the stream ended"))?;
+        let (trader, bytes) = bytes.ok_or_else(|| unreachable("the stream ended"))?;
+        self.audit(|auditor| auditor.server_message(&caller(trader), &bytes));
         let bad = |reason: String| LinkError::BadAnswer { call: "SubscribeBatchAuction", reason };
         let message = ServerAuctionMessage::decode(bytes.as_slice()).map_err(|error| bad(error.to_string()))?;
         stream::from_server_message(message).map_err(|error| bad(error.to_string()))

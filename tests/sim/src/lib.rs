@@ -15,7 +15,7 @@ mod run;
 mod script;
 
 pub use hub::{Hub, Tamper, WireRates};
-pub use plan::{NatureRates, Plan, PlannedOrder, PlannedTrader};
+pub use plan::{AccountChange, NatureRates, Plan, PlannedChange, PlannedOrder, PlannedTrader, rerun};
 pub use process::Party;
 pub use record::{Plant, Record, Violations};
 pub use run::{Failure, Report, Run, TraderParty, run, run_with, twice};

@@ -1,9 +1,11 @@
 //! The two ends of the wire: a trader's link, and the venue's view of its traders.
 
-use crate::hub::{Hub, carried, unreachable};
+use crate::hub::{Hub, caller, carried, unreachable};
 use crate::record::Record;
+use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use tidegate_auditor::CallId;
 use tidegate_ports::{
     BatchSnapshot, ClientMessage, InitAccount, LinkError, MarketInterest, ModifyAccount, ModifySignature, Reservation,
     ReservedKeys, ServerMessage, StreamId, Submission, Terms, TraderEvent, TraderId, Traders, VenueLink,
@@ -13,6 +15,7 @@ use tidegate_protocol::order::{NodeTier, OrderState, SubmittedOrder};
 use tidegate_protocol::units::{BlockCount, UnitCount};
 use tidegate_sandbox::Gate;
 use tidegate_venue::{Handle, ServeClass, ServeError};
+use tidegate_wire::poolrpc::{ServerCancelOrderResponse, ServerInitAccountResponse, TermsRequest};
 use tidegate_wire::{BATCH_SNAPSHOT_NOT_FOUND, DecodeError, NO_ORDER_FOUND, account, market, order};
 
 const USER_AGENT: &str = "tidegate-sim";
@@ -29,6 +32,19 @@ pub(crate) struct SimLink {
 impl Drop for SimLink {
     fn drop(&mut self) {
         self.hang_up();
+    }
+}
+
+/// A call that the auditor saw; when it is over the auditor is told of the answer.
+struct Asked<'h> {
+    hub: &'h Hub,
+    id: CallId,
+    response: Option<Vec<u8>>,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.hub.audit(|auditor| auditor.answer(self.id, self.response.as_deref()));
     }
 }
 
@@ -78,6 +94,23 @@ impl SimLink {
         }
     }
 
+    /// Shows the auditor a request, then what the venue answers to it.
+    async fn judged<A, B, F>(&self, name: &str, request: &A, answer: impl FnOnce(A) -> F) -> Result<B, LinkError>
+    where
+        A: Message + Default,
+        B: Message + Default,
+        F: Future<Output = Result<B, LinkError>>,
+    {
+        let bytes = request.encode_to_vec();
+        let id = self.hub.audit(|auditor| auditor.call(&caller(self.trader), name, &bytes));
+        // A call that is given up gets no answer.
+        let mut asked = Asked { hub: &self.hub, id, response: None };
+        let answer = answer(carried(request)).await;
+        asked.response = answer.as_ref().ok().map(Message::encode_to_vec);
+        drop(asked);
+        answer.map(|answer| carried(&answer))
+    }
+
     /// Makes a call, perhaps twice: the first answer is lost then.
     async fn call<T: Send, F: Future<Output = Result<T, LinkError>> + Send>(
         &self,
@@ -99,8 +132,9 @@ impl VenueLink for SimLink {
     async fn terms(&self) -> Result<Terms, LinkError> {
         let call = "Terms";
         self.call(call, |venue| async move {
-            let terms = venue.terms().await.map_err(refused(call))?;
-            market::from_terms(&carried(&market::to_terms(&terms, 6))).map_err(bad_answer(call))
+            let ask = |_| async { Ok(market::to_terms(&venue.terms().await.map_err(refused(call))?, 6)) };
+            let terms = self.judged(call, &TermsRequest::default(), ask).await?;
+            market::from_terms(&terms).map_err(bad_answer(call))
         })
         .await
     }
@@ -108,10 +142,13 @@ impl VenueLink for SimLink {
     async fn reserve(&self, request: &Reservation) -> Result<ReservedKeys, LinkError> {
         let call = "ReserveAccount";
         self.call(call, |venue| async move {
-            let message = carried(&account::to_reserve_request(request));
-            let request = account::from_reserve_request(&message).map_err(malformed(call))?;
-            let keys = venue.reserve(self.trader, request).await.map_err(refused(call))?;
-            account::from_reserve_response(&carried(&account::to_reserve_response(&keys))).map_err(bad_answer(call))
+            let ask = async |message| {
+                let request = account::from_reserve_request(&message).map_err(malformed(call))?;
+                let keys = venue.reserve(self.trader, request).await.map_err(refused(call))?;
+                Ok(account::to_reserve_response(&keys))
+            };
+            let keys = self.judged(call, &account::to_reserve_request(request), ask).await?;
+            account::from_reserve_response(&keys).map_err(bad_answer(call))
         })
         .await
     }
@@ -119,9 +156,12 @@ impl VenueLink for SimLink {
     async fn init(&self, request: &InitAccount) -> Result<(), LinkError> {
         let call = "InitAccount";
         self.call(call, |venue| async move {
-            let message = carried(&account::to_init_request(request, USER_AGENT));
-            let (request, agent) = account::from_init_request(message).map_err(malformed(call))?;
-            venue.init(self.trader, request, agent).await.map_err(refused(call))
+            let ask = async |message| {
+                let (request, agent) = account::from_init_request(message).map_err(malformed(call))?;
+                venue.init(self.trader, request, agent).await.map_err(refused(call))?;
+                Ok(ServerInitAccountResponse::default())
+            };
+            self.judged(call, &account::to_init_request(request, USER_AGENT), ask).await.map(drop)
         })
         .await
     }
@@ -129,10 +169,13 @@ impl VenueLink for SimLink {
     async fn modify(&self, request: &ModifyAccount) -> Result<ModifySignature, LinkError> {
         let call = "ModifyAccount";
         self.call(call, |venue| async move {
-            let message = carried(&account::to_modify_request(request));
-            let request = account::from_modify_request(message).map_err(malformed(call))?;
-            let signature = venue.modify(self.trader, request).await.map_err(refused(call))?;
-            account::from_modify_response(carried(&account::to_modify_response(&signature))).map_err(bad_answer(call))
+            let ask = async |message| {
+                let request = account::from_modify_request(message).map_err(malformed(call))?;
+                let signature = venue.modify(self.trader, request).await.map_err(refused(call))?;
+                Ok(account::to_modify_response(&signature))
+            };
+            let signature = self.judged(call, &account::to_modify_request(request), ask).await?;
+            account::from_modify_response(signature).map_err(bad_answer(call))
         })
         .await
     }
@@ -140,12 +183,14 @@ impl VenueLink for SimLink {
     async fn submit(&self, submitted: &SubmittedOrder) -> Result<Submission, LinkError> {
         let call = "SubmitOrder";
         self.call(call, |venue| async move {
-            let message = carried(&order::to_submit_request(submitted, USER_AGENT));
-            let (received, _) = order::from_submit_request(message).map_err(malformed(call))?;
-            let nonce = received.order.nonce;
-            let submission = venue.submit(received).await.map_err(refused(call))?;
-            order::from_submit_response(carried(&order::to_submit_response(nonce, &submission)))
-                .map_err(bad_answer(call))
+            let ask = async |message| {
+                let (received, _) = order::from_submit_request(message).map_err(malformed(call))?;
+                let nonce = received.order.nonce;
+                let submission = venue.submit(received).await.map_err(refused(call))?;
+                Ok(order::to_submit_response(nonce, &submission))
+            };
+            let submission = self.judged(call, &order::to_submit_request(submitted, USER_AGENT), ask).await?;
+            order::from_submit_response(submission).map_err(bad_answer(call))
         })
         .await
     }
@@ -155,8 +200,12 @@ impl VenueLink for SimLink {
         let message = order::to_cancel_request(&preimage);
         let message = &message;
         self.call(call, |venue| async move {
-            let preimage = order::from_cancel_request(&carried(message)).map_err(malformed(call))?;
-            venue.cancel(preimage).await.map_err(refused(call))
+            let ask = async |message| {
+                let preimage = order::from_cancel_request(&message).map_err(malformed(call))?;
+                venue.cancel(preimage).await.map_err(refused(call))?;
+                Ok(ServerCancelOrderResponse::default())
+            };
+            self.judged(call, message, ask).await.map(drop)
         })
         .await
     }

@@ -32,6 +32,34 @@ pub struct PlannedOrder {
     pub cancel_at_ms: Option<u64>,
 }
 
+/// What an owner means to do to an account besides trading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccountChange {
+    /// Adds this much.
+    Deposit(u64),
+    /// Takes this much back to the wallet.
+    Withdraw(u64),
+    /// Nothing but the expiry.
+    Renew,
+}
+
+/// A change of an account that its owner means to make.
+#[derive(Clone, Copy, Debug)]
+pub struct PlannedChange {
+    /// Milliseconds after the start.
+    pub at_ms: u64,
+    /// Which of the trader's accounts.
+    pub account: usize,
+    /// What.
+    pub change: AccountChange,
+    /// Blocks from then until the account expires; nothing keeps the expiry. A renewal without does nothing.
+    pub expiry_blocks: Option<u32>,
+    /// Fee rate, in sat/kW.
+    pub fee_rate: u64,
+    /// Script version; nothing means the newest.
+    pub version: Option<AccountVersion>,
+}
+
 /// What a trader does.
 #[derive(Clone, Debug)]
 pub struct PlannedTrader {
@@ -39,8 +67,12 @@ pub struct PlannedTrader {
     pub name: String,
     /// Accounts to open, one after the other.
     pub accounts: Vec<(Sats, AccountVersion)>,
+    /// Blocks until an account expires.
+    pub expiry_blocks: u32,
     /// Orders.
     pub orders: Vec<PlannedOrder>,
+    /// Deposits, withdrawals, renewals; one after the other.
+    pub changes: Vec<PlannedChange>,
     /// Cancels and closes everything at the end.
     pub closes: bool,
     /// Defect planted in it.
@@ -64,6 +96,8 @@ pub struct NatureRates {
     pub disconnect: u32,
     /// The fee rate changes.
     pub fee_change: u32,
+    /// So many blocks come at once that short-lived accounts expire.
+    pub storm: u32,
 }
 
 /// A whole run.
@@ -83,6 +117,8 @@ pub struct Plan {
     pub nature: NatureRates,
     /// Duration of the phase in which faults happen, in milliseconds.
     pub faults_ms: u64,
+    /// Time in which trading goes on without faults before everybody goes home, in milliseconds.
+    pub calm_ms: u64,
     /// From block to block, in milliseconds.
     pub block_ms: u64,
     /// From batch to batch, in milliseconds.
@@ -91,12 +127,79 @@ pub struct Plan {
     pub venue_plant: Option<Plant>,
     /// Calls at which the venue's processes end.
     pub venue_cuts: Vec<Cut>,
+    /// What a person types to run this plan again.
+    pub rerun: String,
 }
+
+/// Blocks until an account expires that lives longer than any run.
+const LONG_LIFE: u32 = 4_000;
 
 /// Names of the traders.
 const NAMES: [&str; 4] = ["alice", "bob", "carol", "dave"];
 
+/// A calm minute's worth of a trade, for crash tests: how long accounts take to open, a batch to be made.
+const SHORT_MS: u64 = 280_000;
+
 impl Plan {
+    /// The shortest life that holds everything: a seller and a buyer open an account each, trade twice (the second match
+    /// partly fills an ask), pay in and out, renew, and close. Without faults.
+    pub fn short(version: AccountVersion) -> Plan {
+        let order = |at_ms, ask, units| PlannedOrder {
+            at_ms,
+            account: 0,
+            ask,
+            rate: if ask { 300 } else { 900 },
+            units,
+            min_units: 1,
+            max_fee_rate: 2_000,
+            channel_type: OrderChannelType::PeerDependent,
+            self_balance: 0,
+            cancel_at_ms: None,
+        };
+        let change = |at_ms, change, expiry_blocks| PlannedChange {
+            at_ms,
+            account: 0,
+            change,
+            expiry_blocks,
+            fee_rate: 300,
+            version: Some(version),
+        };
+        let trader = |name: &str, value, orders, changes| PlannedTrader {
+            name: name.to_owned(),
+            accounts: vec![(value, version)],
+            expiry_blocks: LONG_LIFE,
+            orders,
+            changes,
+            closes: true,
+            plant: None,
+            cuts: Vec::new(),
+        };
+        Plan {
+            traders: vec![
+                trader(
+                    "alice",
+                    Sats::constant(2_000_000),
+                    vec![order(0, true, 7)],
+                    vec![change(150_000, AccountChange::Withdraw(150_000), Some(5_000))],
+                ),
+                trader(
+                    "bob",
+                    Sats::constant(500_000),
+                    vec![order(0, false, 3), order(90_000, false, 2)],
+                    vec![
+                        change(150_000, AccountChange::Deposit(200_000), None),
+                        change(160_000, AccountChange::Renew, Some(6_000)),
+                    ],
+                ),
+            ],
+            faults_ms: SHORT_MS,
+            calm_ms: 0,
+            block_ms: 12_000,
+            tick_ms: 30_000,
+            ..Plan::honest(1)
+        }
+    }
+
     /// The plan of a seed, without faults.
     pub fn honest(seed: u64) -> Plan {
         let mut random = Random::named(seed, "plan");
@@ -112,10 +215,12 @@ impl Plan {
             wire_rates: WireRates::default(),
             nature: NatureRates::default(),
             faults_ms,
+            calm_ms: 300_000,
             block_ms: random.between(20_000, 60_000),
             tick_ms: random.between(20_000, 60_000),
             venue_plant: None,
             venue_cuts: Vec::new(),
+            rerun: rerun(&format!("TIDEGATE_SIM_HONEST=1 TIDEGATE_SIM_SEED={seed}")),
         }
     }
 
@@ -140,11 +245,27 @@ impl Plan {
             kill: rate(200_000),
             disconnect: rate(200_000),
             fee_change: rate(500_000),
+            storm: 0,
         };
         plan.wire_rates.max_delay_ms = random.between(1, 20_000);
         plan.nature.max_depth = random.between(1, 6);
+        if random.chance(250_000) {
+            plan.nature.storm = part(&mut random, 80_000);
+            let life = |trader: &mut PlannedTrader| trader.expiry_blocks = small(random.between(150, 500));
+            plan.traders.iter_mut().for_each(life);
+        }
+        plan.rerun = rerun(&format!("TIDEGATE_SIM_SEED={seed}"));
         plan
     }
+}
+
+/// The command that runs something again which the environment names.
+pub fn rerun(environment: &str) -> String {
+    format!("{environment} cargo test -p tidegate-sim --test sim -- rerun --nocapture")
+}
+
+fn small(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(1)
 }
 
 fn part(random: &mut Random, max: u32) -> u32 {
@@ -173,11 +294,40 @@ fn trader(random: &mut Random, name: &str, seller: bool, span_ms: u64) -> Planne
     let count = accounts.len();
     let orders = (0..random.between(1, 4)).map(|_| order(random, count, seller, span_ms)).collect();
     let closes = random.chance(700_000);
-    PlannedTrader { name: name.to_owned(), accounts, orders, closes, plant: None, cuts: Vec::new() }
+    let changes = (0..random.between(0, 2)).map(|_| change(random, count, span_ms)).collect();
+    PlannedTrader {
+        name: name.to_owned(),
+        accounts,
+        expiry_blocks: LONG_LIFE,
+        orders,
+        changes,
+        closes,
+        plant: None,
+        cuts: Vec::new(),
+    }
+}
+
+fn change(random: &mut Random, accounts: usize, span_ms: u64) -> PlannedChange {
+    let at_ms = random.between(span_ms / 6, span_ms);
+    let changes = [
+        AccountChange::Deposit(random.between(10_000, 2_000_000)),
+        AccountChange::Withdraw(random.between(10_000, 400_000)),
+        AccountChange::Renew,
+    ];
+    let change = *random.pick(&changes);
+    let blocks = small(random.between(4_100, 20_000));
+    let moved = change == AccountChange::Renew || random.chance(300_000);
+    PlannedChange {
+        at_ms,
+        account: usize::try_from(random.below(u64::try_from(accounts).unwrap_or(1))).unwrap_or(0),
+        change,
+        expiry_blocks: moved.then_some(blocks),
+        fee_rate: random.between(253, 2_000),
+        version: random.chance(500_000).then_some(AccountVersion::V2),
+    }
 }
 
 fn order(random: &mut Random, accounts: usize, seller: bool, span_ms: u64) -> PlannedOrder {
-    let small = |number: u64| u32::try_from(number).unwrap_or(1);
     let types = [OrderChannelType::PeerDependent, OrderChannelType::PeerDependent, OrderChannelType::ScriptEnforced];
     let ask = if random.chance(900_000) { seller } else { !seller };
     let units = random.between(1, 8);

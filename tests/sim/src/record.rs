@@ -4,15 +4,17 @@
 //! Does: find a nonce that signs twice, a signature that leaves before what it makes true is durable, and two different
 //! spends of one output of which the first was not superseded. Never does: change what it sees, but for planted defects.
 
+use bitcoin::psbt::Psbt;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use futures_util::FutureExt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidegate_ports::{
-    AddressKind, Change, ClientMessage, Musig2Request, NodeError, Row, Sequence, ServerMessage, SessionId, SignInput,
-    Signer, Store, StoreError, Wallet,
+    AddressKind, Bump, Change, ClientMessage, CoinLock, FundedPsbt, Musig2Request, NodeError, Row, Sequence,
+    ServerMessage, SessionId, SignInput, Signer, Store, StoreError, Wallet, WalletTransaction,
 };
+use tidegate_protocol::account::Account;
 use tidegate_protocol::batch::BatchSignatures;
 use tidegate_protocol::keys::{BatchId, KeyDescriptor, KeyLocator, SharedSecret};
 use tidegate_protocol::musig2::{PartialSignature, PublicNonce};
@@ -29,6 +31,8 @@ pub enum Plant {
     ForgottenRows(&'static str),
     /// The store never writes that a batch was superseded.
     ForgottenSuperseding,
+    /// The store writes only the first half of a commit with several changes, and fails.
+    TornCommits,
 }
 
 /// What went wrong so far, in sentences. Clones are the same list.
@@ -62,7 +66,11 @@ struct Inner {
     proposed: BTreeMap<BatchId, Transaction>,
     /// Spent output → transactions for which a signature left.
     left: BTreeMap<OutPoint, Vec<(Txid, Kind)>>,
-    /// Inputs of the batches that were signed.
+    /// Outputs of accounts.
+    accounts: BTreeSet<OutPoint>,
+    /// Those that spend an account and make its next output.
+    recreations: BTreeSet<Txid>,
+    /// Inputs of the transactions that were signed.
     inputs: BTreeMap<Txid, Vec<OutPoint>>,
     sessions: BTreeMap<SessionId, PublicNonce>,
     /// Nonces that signed, with their message.
@@ -108,6 +116,11 @@ impl Record {
     /// The transactions that the wallet made or published by itself.
     pub fn own_transactions(&self) -> Vec<Transaction> {
         self.lock().own.values().cloned().collect()
+    }
+
+    /// Transactions of the wallet's own that spend an account and make another one: changes of accounts.
+    pub(crate) fn recreations(&self) -> usize {
+        self.lock().recreations.len()
     }
 
     /// A message of the venue arrives.
@@ -159,7 +172,12 @@ impl Record {
                 None => self.is_void(rival),
                 Some(Standing::Active | Standing::Booked) => false,
             };
-            if of != Kind::Batch || !superseded {
+            let allowed = match of {
+                Kind::Batch => superseded,
+                // Another input of it went elsewhere: it can never be.
+                Kind::Alone => self.is_void(rival),
+            };
+            if !allowed {
                 self.violated(&format!("{outpoint} is signed away twice: {rival} ({of:?}, {standing:?}), then {txid}"));
             }
         }
@@ -176,11 +194,29 @@ impl Record {
 
     fn publishes(&self, transaction: &Transaction, trader: bool) {
         let txid = transaction.compute_txid();
-        self.lock().own.insert(txid, transaction.clone());
+        let inputs: Vec<OutPoint> = transaction.input.iter().map(|input| input.previous_output).collect();
         let book = if trader { self.book() } else { Book::default() };
-        for input in &transaction.input {
-            self.spends(&book, input.previous_output, txid, Kind::Alone);
+        {
+            let mut inner = self.lock();
+            inner.own.insert(txid, transaction.clone());
+            inner.inputs.insert(txid, inputs.clone());
+            // A change makes the account's output, as the funding does, but from an account.
+            let made = |account: &Account| account.outpoint.is_some_and(|outpoint| outpoint.txid == txid);
+            let is_change = book.accounts.values().any(made);
+            let known: Vec<OutPoint> = book.accounts.values().filter_map(|account| account.outpoint).collect();
+            if is_change && inputs.iter().any(|input| inner.accounts.contains(input)) {
+                inner.recreations.insert(txid);
+            }
+            inner.accounts.extend(known);
         }
+        for input in inputs {
+            self.spends(&book, input, txid, Kind::Alone);
+        }
+    }
+
+    /// The wallet paid for something that may be replaced by it later.
+    fn pays(&self, transaction: &Transaction) {
+        self.lock().own.insert(transaction.compute_txid(), transaction.clone());
     }
 
     fn began(&self, session: SessionId, nonce: PublicNonce) {
@@ -244,6 +280,34 @@ impl Wallet for Audited {
 
     async fn estimate_fee(&self, conf_target: u32) -> Result<SatPerKw, NodeError> {
         self.node.estimate_fee(conf_target).await
+    }
+
+    async fn estimate_payment(&self, output: &TxOut, conf_target: u32) -> Result<Sats, NodeError> {
+        self.node.estimate_payment(output, conf_target).await
+    }
+
+    async fn fund_psbt(&self, template: &Psbt, sat_per_vbyte: u64) -> Result<FundedPsbt, NodeError> {
+        self.node.fund_psbt(template, sat_per_vbyte).await
+    }
+
+    async fn release(&self, lock: &CoinLock) -> Result<(), NodeError> {
+        self.node.release(lock).await
+    }
+
+    async fn finalize_psbt(&self, psbt: &Psbt) -> Result<Transaction, NodeError> {
+        self.node.finalize_psbt(psbt).await
+    }
+
+    async fn bump_fee(&self, outpoint: OutPoint, sat_per_vbyte: u64) -> Result<Bump, NodeError> {
+        let bumped = self.node.bump_fee(outpoint, sat_per_vbyte).await?;
+        if let (Bump::Bumped, Some((child, _))) = (bumped, self.node.world().spender(outpoint)) {
+            self.record.pays(&child);
+        }
+        Ok(bumped)
+    }
+
+    async fn wallet_transactions(&self) -> Result<Vec<WalletTransaction>, NodeError> {
+        self.node.wallet_transactions().await
     }
 }
 
@@ -331,6 +395,11 @@ impl Store for PlantedStore {
     }
 
     async fn apply(&self, expected: Sequence, changes: &[Change]) -> Result<Sequence, StoreError> {
+        if let (Some(Plant::TornCommits), 2..) = (self.plant, changes.len()) {
+            let (half, _) = changes.split_at(changes.len() / 2);
+            self.rows.apply(expected, half).await?;
+            return Err(StoreError::Failed { reason: "the medium failed in the middle".to_owned() });
+        }
         let kept: Vec<Change> = changes.iter().filter(|change| self.keeps(change)).cloned().collect();
         self.rows.apply(expected, &kept).await
     }

@@ -6,13 +6,16 @@ use crate::plan::{NatureRates, Plan};
 use crate::process::{Party, TraderHandle, run_trader, run_venue};
 use crate::record::Violations;
 use crate::script::{Script, Stage};
+use futures_util::FutureExt;
 use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
-use tidegate_ports::{Clock, Timestamp};
+use tidegate_auditor::Auditor;
+use tidegate_ports::{Clock, Sequence, Signer, Store, Timestamp};
 use tidegate_protocol::account::AccountState;
-use tidegate_protocol::units::{SatPerKw, Sats};
-use tidegate_sandbox::{Cut, Executor, Gate, Random, Rates, SimClock, World};
+use tidegate_protocol::keys::{FAMILY_AUCTIONEER, KeyLocator};
+use tidegate_protocol::units::{BlockHeight, SatPerKw, Sats};
+use tidegate_sandbox::{Cut, Executor, GENESIS_HEIGHT, Gate, Random, Rates, SimClock, World};
 use tidegate_trader::Book;
 use tidegate_venue::VenueConfig;
 
@@ -25,8 +28,9 @@ const COINS: u64 = 3;
 const REST_STEP_MS: u64 = 60_000;
 /// Longest time until everything rests after the faults stopped.
 const REST_MS: u64 = 4 * 3_600_000;
-/// Time in which trading goes on without faults before everybody goes home.
-const CALM_MS: u64 = 300_000;
+
+/// Blocks that come at once in a storm.
+const STORM: u32 = 120;
 
 /// A trader of a run.
 pub struct TraderParty {
@@ -55,6 +59,8 @@ pub struct Run {
     stage: Rc<Stage>,
     calm: Rc<Cell<bool>>,
     seed: u64,
+    /// Commits of all stores at the last audit.
+    audited: Vec<Option<Sequence>>,
 }
 
 /// What a run came to.
@@ -64,6 +70,8 @@ pub struct Report {
     pub batches: usize,
     /// Channels that were leased.
     pub leases: usize,
+    /// Deposits, withdrawals and renewals that were published.
+    pub changes: usize,
     /// Starts of processes.
     pub lives: u64,
     /// Polls of the executor: two runs of one seed have the same.
@@ -83,6 +91,10 @@ pub struct Failure {
     pub findings: Vec<String>,
     /// Its seed.
     pub seed: u64,
+    /// What a person types to see it again.
+    pub rerun: String,
+    /// What it came to nevertheless.
+    pub report: Report,
 }
 
 impl fmt::Display for Failure {
@@ -91,7 +103,7 @@ impl fmt::Display for Failure {
         for finding in &self.findings {
             writeln!(f, "  {finding}")?;
         }
-        write!(f, "rerun: TIDEGATE_SIM_SEED={} cargo test -p tidegate-sim --test sim -- rerun --nocapture", self.seed)
+        write!(f, "rerun: {}", self.rerun)
     }
 }
 
@@ -113,7 +125,9 @@ pub fn run_with(plan: &Plan, plant: impl FnOnce(&Run)) -> Result<Report, Failure
     let result = run.live(plan);
     let mut findings: Vec<String> = result.err().into_iter().flatten().collect();
     findings.extend(run.violations.list());
-    if findings.is_empty() { Ok(run.report()) } else { Err(Failure { findings, seed: plan.seed }) }
+    findings.extend(run.judged());
+    let report = run.report();
+    if findings.is_empty() { Ok(report) } else { Err(Failure { findings, seed: plan.seed, rerun: plan.rerun.clone(), report }) }
 }
 
 fn venue_config(plan: &Plan) -> VenueConfig {
@@ -126,13 +140,31 @@ fn venue_config(plan: &Plan) -> VenueConfig {
     }
 }
 
+/// The independent auditor of this world. It is told the accounts' secrets, so that it judges every script.
+fn auditor(world: &World) -> Auditor {
+    let venue = world.add_node("venue");
+    let place = KeyLocator { family: FAMILY_AUCTIONEER, index: 0 };
+    Auditor::with_secrets(Box::new(move |trader, auctioneer| {
+        let key = venue.derive_key(place).now_or_never()?.ok()?;
+        let secret = venue.shared_secret(trader, place).now_or_never()?.ok()?;
+        (key.point == *auctioneer).then_some(*secret.as_bytes())
+    }))
+}
+
+/// Shows the auditor what blocks hold from this height on.
+fn show_blocks(hub: &Hub, world: &World, from: u32) {
+    for block in (from..=world.height().get()).filter_map(|height| world.block(BlockHeight::new(height))) {
+        hub.audit(|auditor| block.iter().for_each(|transaction| auditor.transaction(transaction)));
+    }
+}
+
 impl Run {
     fn new(plan: &Plan) -> Run {
         let seed = plan.seed;
         let world = World::new(seed);
         let mut executor = Executor::new(seed, START);
         let clock = executor.clock();
-        let hub = Hub::new(seed, clock.clone());
+        let hub = Hub::new(seed, clock.clone(), auditor(&world));
         let violations = Violations::default();
         let party = |name: &str, plant| {
             let gate = Gate::new(seed, name, clock.clone());
@@ -150,13 +182,20 @@ impl Run {
             let handle = TraderHandle::default();
             let life = run_trader(Rc::clone(&party), Rc::clone(&handle), hub.clone(), clock.clone());
             executor.spawn(&planned.name, life);
-            let script = Script::new(planned.clone(), handle, clock.clone(), Rc::clone(&stage));
+            let script = Script::new(planned.clone(), handle, clock.clone(), Rc::clone(&stage), party.node.clone());
             executor.spawn(&format!("owner of {}", planned.name), script.run());
             traders.push(TraderParty { party, closes: planned.closes, accounts: planned.accounts.len() });
         }
+        show_blocks(&hub, &world, GENESIS_HEIGHT + 1);
         let funds = Sats::new(COIN.get() * COINS).expect("an amount");
         let calm = Rc::new(Cell::new(false));
-        Run { world, venue, traders, funds, violations, executor, clock, hub, stage, calm, seed }
+        Run { world, venue, traders, funds, violations, executor, clock, hub, stage, calm, seed, audited: Vec::new() }
+    }
+
+    /// What the independent auditor finds, at most a few.
+    fn judged(&self) -> Vec<String> {
+        self.hub
+            .audit(|auditor| auditor.findings().iter().take(5).map(|finding| format!("auditor: {finding}")).collect())
     }
 
     /// The wire of this run.
@@ -178,12 +217,13 @@ impl Run {
             rates: plan.nature,
             block_ms: plan.block_ms,
             clock: self.clock.clone(),
+            hub: self.hub.clone(),
             calm: Rc::clone(&self.calm),
         };
         self.executor.spawn("nature", nature.run());
         self.pass(plan.faults_ms)?;
         self.heal();
-        self.pass(CALM_MS)?;
+        self.pass(plan.calm_ms)?;
         self.stage.closing.set(true);
         let deadline = self.clock.now().plus_ms(REST_MS);
         let mut last = audit::Findings::default();
@@ -210,12 +250,21 @@ impl Run {
         while self.clock.now() < until {
             let next = self.clock.now().plus_ms(60_000).min(until);
             self.executor.run_until(next).map_err(|stuck| vec![stuck.to_string()])?;
-            let findings = audit::always(self);
-            if !findings.0.is_empty() {
-                return Err(findings.0);
-            }
+            self.audit()?;
         }
         Ok(())
+    }
+
+    /// Audits whatever changed since the last audit.
+    fn audit(&mut self) -> Result<(), Vec<String>> {
+        let commits = |party: &Rc<Party>| party.rows.load(&[]).now_or_never().and_then(Result::ok).map(|(at, _)| at);
+        let commits: Vec<Option<Sequence>> = self.nodes().iter().map(commits).collect();
+        if self.audited == commits {
+            return Ok(());
+        }
+        self.audited = commits;
+        let findings = audit::always(self);
+        if findings.0.is_empty() { Ok(()) } else { Err(findings.0) }
     }
 
     fn set_faults(&self, plan: &Plan) {
@@ -247,7 +296,8 @@ impl Run {
                 restless.push(format!("{}: opened {} of {accounts} accounts", party.name, book.accounts.len()));
             }
             for account in book.accounts.values() {
-                let rests = account.state == AccountState::Closed || (!closes && account.state == AccountState::Open);
+                let left = matches!(account.state, AccountState::Open | AccountState::Expired);
+                let rests = account.state == AccountState::Closed || (!closes && left);
                 if !rests {
                     let why = self.stage.refusals.borrow().get(&account.key()).cloned().unwrap_or_default();
                     restless.push(format!("{}: {} stays {:?}: {why}", party.name, account.key(), account.state));
@@ -263,6 +313,7 @@ impl Run {
         Report {
             batches: audit::VenueBook::read(&self.venue).batches(),
             leases: books.map(|book| book.leases.values().filter(|lease| lease.maker).count()).sum(),
+            changes: self.traders.iter().map(|trader| trader.party.record.recreations()).sum(),
             lives: parties.iter().map(|party| party.lives.get()).sum(),
             polls: self.executor.polls(),
             height: self.world.height().get(),
@@ -280,6 +331,7 @@ struct Nature {
     rates: NatureRates,
     block_ms: u64,
     clock: SimClock,
+    hub: Hub,
     calm: Rc<Cell<bool>>,
 }
 
@@ -290,13 +342,18 @@ impl Nature {
             self.clock.sleep(wait).await;
             let rates = if self.calm.get() { NatureRates::default() } else { self.rates };
             self.befall(rates);
+            let before = self.world.height().get();
+            let mut depth = 0;
             if self.random.chance(rates.reorganisation) {
-                let depth = u32::try_from(self.random.between(1, rates.max_depth)).unwrap_or(1);
+                depth = u32::try_from(self.random.between(1, rates.max_depth)).unwrap_or(1);
                 let empty = u32::try_from(self.random.between(0, u64::from(depth) + 1)).unwrap_or(0);
                 self.world.reorganise(depth, empty);
+            } else if self.random.chance(rates.storm) {
+                self.world.mine(STORM);
             } else {
                 self.world.mine(1);
             }
+            show_blocks(&self.hub, &self.world, before.saturating_sub(depth) + 1);
         }
     }
 

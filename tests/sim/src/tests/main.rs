@@ -2,4 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "a run tells what it did and how to repeat it")]
 
+mod crash;
+mod planted;
+mod pool;
 mod seeds;
