@@ -1,8 +1,8 @@
 //! How long a trader takes from a proposal to its word, and from the request to sign to its signatures, with 1, 10 and 100
-//! matches. A step may take 15 seconds.
+//! matches. A step may take 15 seconds. `cargo bench --bench latency`, with other numbers `… -- 1 50`.
 //!
 //! A seller with a SQLite file meets as many buyers, all of them in this process: what the buyers do at the same time counts
-//! too, so that the figures are upper bounds. `cargo bench --bench latency`.
+//! too, so that the figures are upper bounds.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "it reports, and a measurement that cannot go on fails")]
 
@@ -16,7 +16,9 @@ use rig::meddler::Told;
 use rig::{Market, in_a_runtime};
 use tidegate::store::SqliteStore;
 use tidegate_protocol::account::AccountVersion;
-use tidegate_wire::poolrpc::{ClientAuctionMessage, ServerAuctionMessage, client_auction_message, server_auction_message};
+use tidegate_wire::poolrpc::{
+    ClientAuctionMessage, ServerAuctionMessage, client_auction_message, server_auction_message,
+};
 
 const SELLER: &str = "seller";
 const ROUNDS: usize = 5;
@@ -73,8 +75,14 @@ async fn measure(matches: u32) -> (Vec<Times>, Vec<u64>) {
 }
 
 fn main() {
-    println!("{:>7}  {:>24}  {:>24}  commits per batch", "matches", "prepare to accept (ms)", "sign to signatures (ms)");
-    for matches in [1, 10, 100] {
+    println!(
+        "{:>7}  {:>24}  {:>24}  commits per batch",
+        "matches", "prepare to accept (ms)", "sign to signatures (ms)"
+    );
+    // Numbers after `--` take the place of the usual ones.
+    let wanted: Vec<u32> = std::env::args().filter_map(|word| word.parse().ok()).collect();
+    let wanted = if wanted.is_empty() { vec![1, 10, 100] } else { wanted };
+    for matches in wanted {
         let (times, commits) = in_a_runtime(measure(matches));
         let show = |of: fn(&Times) -> Duration| {
             let mut all: Vec<Duration> = times.iter().map(of).collect();

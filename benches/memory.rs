@@ -1,5 +1,5 @@
 //! Resident memory: of an idle `tidegate run`, of a view of the market with five years of batches, and of a venue with 1,000
-//! connected traders and 100,000 orders. `cargo bench --bench memory`; Linux only.
+//! connected traders and 100,000 orders. `cargo bench --bench memory`, with other numbers `… -- TRADERS ORDERS_EACH`; Linux only.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "it reports, and a measurement that cannot go on fails")]
 
@@ -33,12 +33,14 @@ use tidegate_protocol::batch::BatchVersion;
 use tidegate_protocol::keys::{
     AccountKey, BatchId, FAMILY_ACCOUNT, FAMILY_MULTISIG, KeyDescriptor, MultisigKey, OrderPreimage,
 };
-use tidegate_protocol::order::{AskTerms, AuctionType, Order, OrderChannelType, OrderSide, OrderVersion, SubmittedOrder};
+use tidegate_protocol::order::{
+    AskTerms, AuctionType, Order, OrderChannelType, OrderSide, OrderVersion, SubmittedOrder,
+};
 use tidegate_protocol::units::{RatePerBillion, SatPerKw, Sats, UnitCount};
 use tidegate_sandbox::SandboxNode;
 
-const TRADERS: u32 = 1_000;
-const ORDERS_EACH: u32 = 100;
+/// Connected traders, and orders of each, unless the command line says otherwise.
+const BUSY: [u32; 2] = [1_000, 100];
 /// A batch every ten minutes for five years.
 const FIVE_YEARS: u64 = 5 * 365 * 144;
 const ACCOUNT_SATS: u64 = 20_000_000;
@@ -89,7 +91,11 @@ fn five_years() {
     let before = own();
     let secp = bitcoin::secp256k1::Secp256k1::new();
     let point = bitcoin::secp256k1::SecretKey::from_slice(&[7; 32]).unwrap().public_key(&secp);
-    let pair = ClearedPair { ask_rate: RatePerBillion::new(700), bid_rate: RatePerBillion::new(900), units: UnitCount::new(10) };
+    let pair = ClearedPair {
+        ask_rate: RatePerBillion::new(700),
+        bid_rate: RatePerBillion::new(900),
+        units: UnitCount::new(10),
+    };
     let clearing = |number: u64| Clearing {
         batch_id: BatchId::new(point),
         event_at: Timestamp(number * 600_000),
@@ -137,7 +143,8 @@ impl Client {
         let node = market.world.add_node(&name);
         let link = GrpcLink::new(&market.address.to_string(), Token::new(identity(&name))).unwrap();
         let key = node.derive_next_key(FAMILY_ACCOUNT).await.unwrap();
-        let (trader, version, value) = (AccountKey::new(key.point), AccountVersion::V2, Sats::new(ACCOUNT_SATS).unwrap());
+        let (trader, version, value) =
+            (AccountKey::new(key.point), AccountVersion::V2, Sats::new(ACCOUNT_SATS).unwrap());
         let expiry = market.world.height().checked_add(LIFETIME).unwrap();
         let reservation = Reservation { value, expiry, trader, version };
         let keys = link.reserve(&reservation).await.unwrap();
@@ -199,11 +206,11 @@ impl Client {
 }
 
 /// A venue and its clients in this process: both ends of each connection count.
-async fn busy_venue() {
+async fn busy_venue([traders, orders_each]: [u32; 2]) {
     let start = own();
     let market = Market::open_on(99, Nowhere).await;
     let mut clients = Vec::new();
-    for number in 0..TRADERS {
+    for number in 0..traders {
         clients.push(Client::open_account(&market, number).await);
         if number % 20 == 19 {
             market.world.mine(1);
@@ -218,27 +225,28 @@ async fn busy_venue() {
     assert_eq!(market.venue.status().await.unwrap().subscribed, clients.len());
     let connected = own();
     for (trader, client) in (0_u32..).zip(&clients) {
-        for number in 0..ORDERS_EACH {
+        for number in 0..orders_each {
             client.ask(trader, number).await;
         }
     }
     let status = market.venue.status().await.unwrap();
-    assert_eq!(status.asks, clients.len() * usize::try_from(ORDERS_EACH).unwrap());
+    assert_eq!(status.asks, clients.len() * usize::try_from(orders_each).unwrap());
     let orders = own();
     println!(
-        "a venue, its chain and its clients: {start:.1} MiB at first, {accounts:.1} with {TRADERS} accounts, \
+        "a venue, its chain and its clients: {start:.1} MiB at first, {accounts:.1} with {traders} accounts, \
          {connected:.1} with their connections (both ends), {orders:.1} with {} orders",
         status.asks
     );
     println!(
         "of that the venue's: {:.1} KiB per order; per connection at most {:.1} KiB",
-        (orders - connected) * 1024.0 / f64::from(TRADERS * ORDERS_EACH),
-        (connected - accounts) * 1024.0 / f64::from(TRADERS)
+        (orders - connected) * 1024.0 / f64::from(traders * orders_each),
+        (connected - accounts) * 1024.0 / f64::from(traders)
     );
 }
 
 fn main() {
+    let words: Vec<u32> = std::env::args().filter_map(|word| word.parse().ok()).collect();
     idle_agent();
     five_years();
-    in_a_runtime(busy_venue());
+    in_a_runtime(busy_venue(words.try_into().unwrap_or(BUSY)));
 }

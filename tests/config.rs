@@ -93,6 +93,8 @@ fn venue_refuses_a_wrong_file_by_name_of_the_key() {
         ("durations_blocks = [2016]", "durations_blocks = [2000]", &["terms.durations_blocks", "144"]),
         ("fee_rate_ppm = 1_000", "fee_rate_ppm = 1_000_001", &["terms.fee_rate_ppm", "at most"]),
         ("unlisted_tier = 1", "unlisted_tier = 2", &["ratings.unlisted_tier", "0 or 1"]),
+        ("keep_sats = 20_000", "keep_sats = 100_000", &["income.keep_sats", "at most"]),
+        ("sweep_above_sats = 100_000", "sweep_above_sats = 0", &["income.sweep_above_sats", "at least 1000"]),
         ("= 10_000_000", "= 99_999", &["terms.max_account_sats", "at least 100000"]),
     ];
     for (from, to, words) in cases {

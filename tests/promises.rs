@@ -15,11 +15,15 @@ use bitcoin::hashes::Hash as _;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, WPubkeyHash};
 use rig::{DURATION, Market, in_a_runtime};
 use serde_json::Value;
-use tidegate_ports::{LinkError, ScriptSpend, ServerMessage, SignInput, Signer as _, Submission, VenueLink as _, Wallet as _};
+use tidegate_ports::{
+    LinkError, ScriptSpend, ServerMessage, SignInput, Signer as _, Submission, VenueLink as _, Wallet as _,
+};
 use tidegate_protocol::account::{Account, AccountState, AccountVersion};
 use tidegate_protocol::batch::{EndingState, Finalize, Prepare, SignBegin};
 use tidegate_protocol::channel::CommitmentType;
-use tidegate_protocol::keys::{FAMILY_AUCTIONEER, KeyDescriptor, KeyLocator, MultisigKey, NodeId, OrderNonce, OrderPreimage};
+use tidegate_protocol::keys::{
+    FAMILY_AUCTIONEER, KeyDescriptor, KeyLocator, MultisigKey, NodeId, OrderNonce, OrderPreimage,
+};
 use tidegate_protocol::order::{AskTerms, BidTerms, NodeTier, OrderChannelType, OrderSide};
 use tidegate_protocol::spend::{ClosePath, close_to_script};
 use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion, SatPerKw, Sats, UnitCount};
@@ -27,7 +31,9 @@ use tidegate_protocol::verify::{LocalView, NodeRating, verify_finalize, verify_p
 use tidegate_sandbox::{SandboxNode, TxRefusal};
 use tidegate_trader::{CloseError, NewOrder, Status};
 use tidegate_wire::poolrpc::client_auction_message::Msg;
-use tidegate_wire::poolrpc::{OrderChannelType as WireChannelType, ServerSubmitOrderRequest, server_submit_order_request};
+use tidegate_wire::poolrpc::{
+    OrderChannelType as WireChannelType, ServerSubmitOrderRequest, server_submit_order_request,
+};
 
 const VERSIONS: [AccountVersion; 3] = [AccountVersion::V0, AccountVersion::V1, AccountVersion::V2];
 const ACCOUNT_SATS: u64 = 5_000_000;
@@ -615,9 +621,10 @@ fn others(value: &Value) -> Vec<Value> {
         Value::Bool(flag) => vec![Value::from(!flag)],
         Value::Null => vec![Value::from(0), Value::from(600), Value::from(100_000)],
         Value::String(text) => {
-            let mut swapped: Vec<String> = ["V0", "V1", "V2", "Outbound", "ScriptEnforced", "SimpleTaproot", "FullySpent", "Tier0"]
-                .map(str::to_owned)
-                .to_vec();
+            let mut swapped: Vec<String> =
+                ["V0", "V1", "V2", "Outbound", "ScriptEnforced", "SimpleTaproot", "FullySpent", "Tier0"]
+                    .map(str::to_owned)
+                    .to_vec();
             // Another digit at the end: of hexadecimal data another number, of the name of a variant nothing at all.
             if let Some(last) = text.chars().last() {
                 let other = if last == '1' { '2' } else { '1' };

@@ -58,13 +58,21 @@ fn shape(message: &DescriptorProto, module: &str) -> String {
     let mut text = format!("impl Shaped for {module}::{name} {{\n");
     text.push_str("    const SHAPE: Shape = Shape { size: size_of::<Self>(), fields: &[\n");
     for field in &message.field {
-        writeln!(text, "        ({}, {}),", field.number(), content(message, field)).expect("texts do not fail");
+        let (number, choice) = (field.number(), choice(message, field));
+        writeln!(text, "        ({number}, {choice}, {}),", content(message, field)).expect("texts do not fail");
     }
     text.push_str("    ] };\n}\n");
     let inner = format!("{module}::{}", snake_case(name));
     let nested = message.nested_type.iter().filter(|nested| !is_map_entry(nested));
     text.extend(nested.map(|nested| shape(nested, &inner)));
     text
+}
+
+/// The number by which a field is found twice: its own, or the first one of those of which a message has one at most.
+fn choice(message: &DescriptorProto, field: &FieldDescriptorProto) -> i32 {
+    let rivals = message.field.iter().filter(|rival| rival.oneof_index.is_some());
+    let rivals = rivals.filter(|rival| rival.oneof_index == field.oneof_index).map(FieldDescriptorProto::number);
+    rivals.min().unwrap_or_else(|| field.number())
 }
 
 /// The `Content` of a field, as an expression.

@@ -135,10 +135,10 @@ impl AgentConfig {
             (Some(_), None) => {}
         }
         // The strategy's file is named relative to the configuration that names it.
-        if let (Some(file), Some(folder)) = (&mut config.strategy_file, path.parent()) {
-            if file.is_relative() {
-                *file = folder.join(&file);
-            }
+        if let (Some(file), Some(folder)) = (&mut config.strategy_file, path.parent())
+            && file.is_relative()
+        {
+            *file = folder.join(&file);
         }
         Ok(config)
     }

@@ -9,7 +9,10 @@ fn a_node_on_another_chain_is_refused() {
     let lnd = FakeLnd::start(|state| state.network = "mainnet");
     for daemon in [Daemon::Agent, Daemon::Venue] {
         let bench = bench_at(daemon, &lnd);
-        assert_refused(bench.start(), &["is on mainnet, but regtest is configured", "correct the address or the network"]);
+        assert_refused(
+            bench.start(),
+            &["is on mainnet, but regtest is configured", "correct the address or the network"],
+        );
     }
 }
 

@@ -93,7 +93,11 @@ fn assert_complains(lnd: &FakeLnd, venue: SocketAddr, words: &[&str]) {
 fn a_venue_that_sends_garbage_is_named() {
     let lnd = FakeLnd::start(|_| ());
     let venue = raw(noise);
-    assert_complains(&lnd, venue, &[&format!("the venue at {venue} can not be reached"), "the venue's terms are not known"]);
+    assert_complains(
+        &lnd,
+        venue,
+        &[&format!("the venue at {venue} can not be reached"), "the venue's terms are not known"],
+    );
 }
 
 #[test]

@@ -4,15 +4,14 @@
 //! The secrets that accounts share with the auctioneer are asked of the traders' nodes, so that the auditor recomputes
 //! every script.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Transaction, consensus};
 use hex::FromHex as _;
 use serde_json::Value;
 use tidegate::node::{LndConfig, LndNode, Role};
-use tidegate_auditor::proxy::{Proxy, SharedAuditor, lock};
+use tidegate_auditor::proxy::{Proxy, SharedAuditor, Towards, Watcher, lock};
 use tidegate_auditor::{Auditor, Counts};
 use tidegate_ports::Signer as _;
 use tidegate_protocol::keys::KeyLocator;
@@ -22,17 +21,77 @@ use crate::failure::{Context as _, Failure, Outcome};
 use crate::json;
 use crate::lnd::Lnd;
 use crate::regtest::Network;
+use crate::trade::Side;
 
 /// Key family of account keys.
 const ACCOUNTS: u32 = 220;
 /// Accounts that one node may have opened in all cases of a run.
-const ACCOUNTS_PER_NODE: u32 = 64;
+const ACCOUNTS_PER_NODE: u32 = 256;
 
-/// A recording proxy in front of a venue, and its auditor.
+/// A message of the batch stream that a case may wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Said {
+    Prepare,
+    Accept,
+    /// The venue wants signatures.
+    SignBegin,
+    /// A trader's signatures.
+    Signatures,
+    Finalize,
+}
+
+impl Said {
+    /// By the number of the field that the message consists of.
+    fn of(towards: Towards, message: &[u8]) -> Option<Self> {
+        match (towards, message.first().map(|tag| tag >> 3)) {
+            (Towards::Venue, Some(3)) => Some(Self::Accept),
+            (Towards::Venue, Some(5)) => Some(Self::Signatures),
+            (Towards::Trader, Some(4)) => Some(Self::Prepare),
+            (Towards::Trader, Some(5)) => Some(Self::SignBegin),
+            (Towards::Trader, Some(6)) => Some(Self::Finalize),
+            _ => None,
+        }
+    }
+}
+
+/// What happens when the awaited message comes by. `false` loses the message.
+type Action = Box<dyn FnMut() -> bool + Send>;
+
+/// Springs once, at the message that it waits for, before that is passed on.
+#[derive(Default)]
+pub(crate) struct Trap {
+    armed: Mutex<Option<(Side, Said, Action)>>,
+}
+
+impl Trap {
+    /// Waits for a message on the stream of this side.
+    pub(crate) fn arm(&self, side: Side, said: Said, action: impl FnMut() -> bool + Send + 'static) {
+        let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
+        *armed = Some((side, said, Box::new(action)));
+    }
+
+    /// Whether it has sprung since it was armed.
+    pub(crate) fn has_sprung(&self) -> bool {
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    fn passes(&self, side: Side, towards: Towards, message: &[u8]) -> bool {
+        let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = Said::of(towards, message);
+        match armed.take_if(|(at, expected, _)| *at == side && said == Some(*expected)) {
+            Some((.., mut action)) => action(),
+            None => true,
+        }
+    }
+}
+
+/// A recording proxy for each side in front of a venue, and their auditor.
 pub(crate) struct Audit {
     auditor: SharedAuditor,
-    address: SocketAddr,
-    _proxy: Proxy,
+    /// Lets a case do something at a message.
+    pub(crate) trap: Arc<Trap>,
+    sellers: Proxy,
+    buyers: Proxy,
     /// Last, so that it outlives what runs on it.
     _runtime: Runtime,
 }
@@ -49,14 +108,23 @@ impl Audit {
         };
         let auditor: SharedAuditor = Arc::new(Mutex::new(Auditor::with_secrets(Box::new(secret))));
         let runtime = Runtime::new().context(|| "start the auditor's runtime".to_owned())?;
-        let started = runtime.block_on(Proxy::start(venue, Arc::clone(&auditor)));
-        let proxy = started.context(|| format!("start a proxy in front of {venue}"))?;
-        Ok(Self { auditor, address: proxy.address, _proxy: proxy, _runtime: runtime })
+        let trap = Arc::new(Trap::default());
+        let proxy = |side| {
+            let trap = Arc::clone(&trap);
+            let watcher: Watcher = Arc::new(move |towards, message| trap.passes(side, towards, message));
+            let started = runtime.block_on(Proxy::start_watched(venue, Arc::clone(&auditor), watcher));
+            started.context(|| format!("start a proxy in front of {venue}"))
+        };
+        let (sellers, buyers) = (proxy(Side::Seller)?, proxy(Side::Buyer)?);
+        Ok(Self { auditor, trap, sellers, buyers, _runtime: runtime })
     }
 
-    /// `host:port` where traders find the venue.
-    pub(crate) fn address(&self) -> String {
-        self.address.to_string()
+    /// `host:port` where traders of this side find the venue.
+    pub(crate) fn address(&self, side: Side) -> String {
+        match side {
+            Side::Seller => self.sellers.address.to_string(),
+            Side::Buyer => self.buyers.address.to_string(),
+        }
     }
 
     /// Tells a transaction of the chain as btcd decoded it, parents first.

@@ -112,8 +112,7 @@ fn bad_input_missing_permission_is_named() {
 fn bad_input_locked_node_is_waited_for() {
     case("locked_node", |network, folder, stages| {
         let (nobody, terms) = (nobody()?, OrderTerms::of(Side::Seller));
-        let mut dave =
-            Lnd::start_with(&network.programs, &network.chain, "dave", &folder.join("dave"), Wallet::LeftAlone)?;
+        let dave = Lnd::start_with(&network.programs, &network.chain, "dave", &folder.join("dave"), Wallet::LeftAlone)?;
         dave.wait_state("NON_EXISTING")?;
         let any = folder.join("any.macaroon");
         fs::write(&any, "not looked at").context(|| format!("write {}", any.display()))?;
@@ -312,7 +311,7 @@ impl Market {
 
 /// A node of our own with coins, since the shared ones are not to be killed.
 fn funded_node(network: &Network, dir: &Path) -> Outcome<Lnd> {
-    let mut carol = Lnd::start(&network.programs, &network.chain, "carol", dir)?;
+    let carol = Lnd::start(&network.programs, &network.chain, "carol", dir)?;
     carol.wait_rpc()?;
     carol.wait_synced(network.chain.height()?)?;
     let txid = network.venue.send_coins(&carol.new_address()?, 3 * ACCOUNT_SAT)?;

@@ -1,5 +1,6 @@
 //! The chain: one btcd on regtest, driven through btcctl.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -73,6 +74,12 @@ impl Btcd {
     pub(crate) fn generate(&self, count: u64) -> Outcome<u64> {
         self.call(&["generate", &count.to_string()])?;
         self.height()
+    }
+
+    /// Transactions that wait for a block, in a fixed order.
+    pub(crate) fn mempool(&self) -> Outcome<BTreeSet<String>> {
+        let answer = self.call(&["getrawmempool"])?;
+        Ok(json::list(&answer, "")?.iter().filter_map(|txid| txid.as_str().map(str::to_owned)).collect())
     }
 
     /// Takes the best block back.

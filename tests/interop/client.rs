@@ -7,6 +7,7 @@ use crate::lnd::Lnd;
 use crate::ours::Agent;
 use crate::pool::Cli;
 use crate::poold::Poold;
+use crate::process::Killer;
 use crate::regtest::Network;
 use crate::trade::Program;
 
@@ -43,6 +44,33 @@ impl Client {
         match &self.running {
             Running::Poold(poold) => &poold.cli,
             Running::Ours { cli, .. } => cli,
+        }
+    }
+
+    /// Lets somebody else end the daemon without notice.
+    pub(crate) fn killer(&self) -> Outcome<Killer> {
+        match &self.running {
+            Running::Poold(poold) => poold.killer(),
+            Running::Ours { agent, .. } => agent.killer(),
+        }
+    }
+
+    /// Starts the daemon again on the data that it left, and waits until it answers.
+    pub(crate) fn start_again(&mut self) -> Outcome<()> {
+        match &mut self.running {
+            Running::Poold(poold) => poold.crash_and_restart(),
+            Running::Ours { agent, cli } => {
+                agent.start_again()?;
+                agent.wait_api(cli)
+            }
+        }
+    }
+
+    /// Starts a deployed client again if it has ended by itself. Ours must not.
+    pub(crate) fn revive(&mut self) -> Outcome<()> {
+        match &mut self.running {
+            Running::Poold(poold) => poold.revive(),
+            Running::Ours { agent, .. } => agent.check_well(),
         }
     }
 

@@ -95,26 +95,32 @@ struct Placed {
 impl<'n> Group<'n> {
     /// Starts a market in which every account is open.
     pub(crate) fn open(network: &'n Network, pairing: Pairing, folder: &Path) -> Outcome<Self> {
+        Self::open_for(network, pairing, folder, ACCOUNT_BLOCKS)
+    }
+
+    /// As [`Group::open`], with accounts that expire after this many blocks.
+    pub(crate) fn open_for(network: &'n Network, pairing: Pairing, folder: &Path, blocks: u64) -> Outcome<Self> {
         let plan = VenuePlan { grpc_port: free_port()?, tick_seconds: 0 };
         let venue = Venue::start_with(&network.venue, &folder.join("venue"), &plan)?;
         let audit = Audit::start(network, venue.address())?;
         let party = |side, program, lnd: &Lnd, name: &str| -> Outcome<Party> {
-            let client = Client::start(network, program, lnd, &audit.address(), &folder.join(name))?;
+            let client = Client::start(network, program, lnd, &audit.address(side), &folder.join(name))?;
             Ok(Party { side, client, accounts: Vec::new() })
         };
         let seller = party(Side::Seller, pairing.seller, &network.alice, "seller")?;
         let buyer = party(Side::Buyer, pairing.buyer, &network.bob, "buyer")?;
-        let mut group = Self { network, venue, audit, seller, buyer, channels: 0, batches: 0, inputs: 0, modifications: 0 };
-        group.open_accounts()?;
+        let mut group =
+            Self { network, venue, audit, seller, buyer, channels: 0, batches: 0, inputs: 0, modifications: 0 };
+        group.open_accounts(blocks)?;
         Ok(group)
     }
 
     /// An account of each version on both sides, all confirmed by the same blocks.
-    fn open_accounts(&mut self) -> Outcome<()> {
+    fn open_accounts(&mut self, blocks: u64) -> Outcome<()> {
         for version in AccountVersion::ALL {
             for party in [&mut self.seller, &mut self.buyer] {
                 let cli = party.client.cli();
-                let key = cli.open_account(ACCOUNT_SAT, version, ACCOUNT_BLOCKS)?;
+                let key = cli.open_account(ACCOUNT_SAT, version, blocks)?;
                 let account = cli.account(&key)?;
                 assert_eq!((account.version, account.state.as_str()), (version, "PENDING_OPEN"));
                 self.network.chain.wait_for_transaction(txid_of(&account.outpoint)?)?;
@@ -136,10 +142,15 @@ impl<'n> Group<'n> {
 
     /// One lease, from two orders to an active channel and two open accounts.
     pub(crate) fn lease(&mut self, setting: &Setting) -> Outcome<()> {
+        self.lease_by(setting, |group| group.tick())
+    }
+
+    /// As [`Group::lease`], cleared by `clear`.
+    pub(crate) fn lease_by(&mut self, setting: &Setting, clear: impl FnOnce(&mut Self) -> Outcome<()>) -> Outcome<()> {
         let before = known_channels(&self.network.alice)?;
         let placed = self.place(setting)?;
         let height = self.network.chain.height()?;
-        self.tick()?;
+        clear(self)?;
         let logs = [self.venue.log(), self.seller.client.log(), self.buyer.client.log()];
         let point = wait_new_channel(self.network, [&self.network.alice, &self.network.bob], &before, &logs)?;
         if setting.timing == Timing::ZeroConf {
@@ -330,6 +341,14 @@ impl<'n> Group<'n> {
         Ok(())
     }
 
+    /// A side of the market.
+    pub(crate) fn party(&mut self, side: Side) -> &mut Party {
+        match side {
+            Side::Seller => &mut self.seller,
+            Side::Buyer => &mut self.buyer,
+        }
+    }
+
     /// The node of a side.
     pub(crate) fn node(&self, side: Side) -> &'n Lnd {
         match side {
@@ -348,6 +367,18 @@ impl<'n> Group<'n> {
             }
         }
         self.check_audit()
+    }
+
+    /// Takes note of changes by owners, and reads every account again.
+    pub(crate) fn modified(&mut self, count: usize) -> Outcome<()> {
+        self.modifications += u64::try_from(count).expect("few");
+        self.traded(0, 0, 0)
+    }
+
+    /// Brings back what ended by itself: a deployed client does when its auctioneer dies at the wrong moment.
+    pub(crate) fn revive(&mut self) -> Outcome<()> {
+        self.seller.client.revive()?;
+        self.buyer.client.revive()
     }
 
     /// Closes every account, and sees the coins leave for the wallets.

@@ -1,6 +1,8 @@
 //! A real Lightning node, driven through lncli.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
@@ -8,7 +10,7 @@ use crate::btcd::{Btcd, RPC_LOGIN};
 use crate::failure::{Failure, Outcome};
 use crate::go::Programs;
 use crate::json;
-use crate::process::{Daemon, Wait, args, free_port, run, run_json};
+use crate::process::{Daemon, Killer, Wait, args, free_port, run, run_json};
 
 /// A running lnd on regtest.
 pub(crate) struct Lnd {
@@ -19,7 +21,9 @@ pub(crate) struct Lnd {
     dir: PathBuf,
     rpc_port: u16,
     listen_port: u16,
-    daemon: Daemon,
+    log: PathBuf,
+    /// Behind a lock, so that a case can kill a node that all share; it must bring it back.
+    daemon: Mutex<Daemon>,
 }
 
 /// What lnd does about its wallet when it starts.
@@ -110,27 +114,47 @@ impl Lnd {
             dir: dir.to_owned(),
             rpc_port,
             listen_port,
-            daemon,
+            log: daemon.log().to_owned(),
+            daemon: Mutex::new(daemon),
         })
     }
 
     /// Ends the node without notice.
-    pub(crate) fn kill(&mut self) -> Outcome<()> {
-        self.daemon.kill()
+    pub(crate) fn kill(&self) -> Outcome<()> {
+        self.daemon().kill()
     }
 
-    /// Starts the node again, at the same place.
-    pub(crate) fn restart(&mut self, wallet: Wallet) -> Outcome<()> {
-        self.daemon.stop()?;
-        self.daemon = spawn(&self.name, &self.program, &self.args, wallet, &self.dir)?;
+    /// Lets somebody else end the node without notice.
+    pub(crate) fn killer(&self) -> Outcome<Killer> {
+        self.daemon().killer()
+    }
+
+    /// Starts the node again if it does not run, and waits until it has processed the chain up to `height`.
+    pub(crate) fn heal(&self, height: u64) -> Outcome<()> {
+        if self.daemon().check_running().is_err() {
+            self.restart(Wallet::Opened)?;
+            self.wait_state("SERVER_ACTIVE")?;
+            self.wait_synced(height)?;
+        }
         Ok(())
     }
 
-    /// Waits until the node says what its wallet waits for, e.g. `LOCKED`.
-    pub(crate) fn wait_state(&mut self, expected: &str) -> Outcome<()> {
-        let log = self.daemon.log().to_owned();
-        Wait::new(format!("wallet of {} {expected}", self.name)).log(&log).until(|| {
-            self.daemon.check_running()?;
+    fn daemon(&self) -> MutexGuard<'_, Daemon> {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the node again, at the same place.
+    pub(crate) fn restart(&self, wallet: Wallet) -> Outcome<()> {
+        let mut daemon = self.daemon();
+        daemon.stop()?;
+        *daemon = spawn(&self.name, &self.program, &self.args, wallet, &self.dir)?;
+        Ok(())
+    }
+
+    /// Waits until the node says how far it is, e.g. `LOCKED` while its wallet is, or `SERVER_ACTIVE` in the end.
+    pub(crate) fn wait_state(&self, expected: &str) -> Outcome<()> {
+        Wait::new(format!("{} is {expected}", self.name)).log(&self.log).until(|| {
+            self.daemon().check_running()?;
             match json::text(&self.call(&["state"])?, "/state")? {
                 state if state == expected => Ok(()),
                 state => Err(Failure::new(state)),
@@ -139,12 +163,11 @@ impl Lnd {
     }
 
     /// Waits until the node answers, at whatever height.
-    pub(crate) fn wait_rpc(&mut self) -> Outcome<()> {
-        let log = self.daemon.log().to_owned();
+    pub(crate) fn wait_rpc(&self) -> Outcome<()> {
         Wait::new(format!("lnd {} answers", self.name))
-            .log(&log)
+            .log(&self.log)
             .until(|| {
-                self.daemon.check_running()?;
+                self.daemon().check_running()?;
                 self.info()
             })
             .map(|_| ())
@@ -152,7 +175,7 @@ impl Lnd {
 
     /// Waits until the node has processed the chain up to `height`.
     pub(crate) fn wait_synced(&self, height: u64) -> Outcome<()> {
-        Wait::new(format!("lnd {} at height {height}", self.name)).log(self.daemon.log()).until(|| {
+        Wait::new(format!("lnd {} at height {height}", self.name)).log(&self.log).until(|| {
             let info = self.info()?;
             let at = json::number(&info, "/block_height")?;
             match at >= height && json::flag(&info, "/synced_to_chain")? {
@@ -236,6 +259,32 @@ impl Lnd {
         json::text(&opened, "/funding_txid")
     }
 
+    /// Closes a channel together with the other side; returns the closing transaction's id.
+    pub(crate) fn close_channel(&self, point: &str) -> Outcome<String> {
+        let (txid, index) =
+            point.split_once(':').ok_or_else(|| Failure::new(format!("'{point}' is not txid:index")))?;
+        let closed = self.call(&["closechannel", "--sat_per_vbyte=2", txid, index])?;
+        json::text(&closed, "/closing_txid")
+    }
+
+    /// Has the wallet lock coins for a payment that is never made, as another program may; the locked outputs.
+    pub(crate) fn lock_coins(&self, address: &str, amount_sat: u64) -> Outcome<BTreeSet<String>> {
+        let outputs = format!("--outputs={{\"{address}\": {amount_sat}}}");
+        self.call(&["wallet", "psbt", "fund", &outputs, "--sat_per_vbyte=2"])?;
+        self.locked_coins()
+    }
+
+    /// Outputs of the wallet that somebody has locked.
+    pub(crate) fn locked_coins(&self) -> Outcome<BTreeSet<String>> {
+        let answer = self.call(&["wallet", "listleases"])?;
+        json::list(&answer, "")?.iter().map(|lease| json::text(lease, "/outpoint")).collect()
+    }
+
+    /// Gives locked outputs back.
+    pub(crate) fn unlock_coins(&self, locked: &BTreeSet<String>) -> Outcome<()> {
+        locked.iter().try_for_each(|outpoint| self.call(&["wallet", "releaseoutput", outpoint]).map(|_| ()))
+    }
+
     /// Confirmed channels, active or not.
     pub(crate) fn channels(&self) -> Outcome<Vec<Channel>> {
         json::list(&self.call(&["listchannels"])?, "/channels")?
@@ -277,7 +326,7 @@ impl Lnd {
 
     /// Waits until the channel is active here.
     pub(crate) fn wait_active(&self, point: &str) -> Outcome<Channel> {
-        Wait::new(format!("channel {point} active at {}", self.name)).log(self.daemon.log()).until(|| {
+        Wait::new(format!("channel {point} active at {}", self.name)).log(&self.log).until(|| {
             let found = self.channels()?.into_iter().find(|one| one.point == point);
             match found {
                 Some(channel) if channel.active => Ok(channel),

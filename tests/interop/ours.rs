@@ -15,7 +15,7 @@ use crate::json;
 use crate::lnd::Lnd;
 use crate::money::{EXECUTION_BASE_SAT, EXECUTION_PPM};
 use crate::pool::Cli;
-use crate::process::{Daemon, Wait, args, free_port, run};
+use crate::process::{Daemon, Killer, Wait, args, free_port, run};
 use crate::trade::{AccountView, LeaseView, OrderTerms, Side};
 
 /// A clearing on demand takes as long as its batch.
@@ -60,7 +60,7 @@ tick_seconds = {tick_seconds}
 max_account_sats = 1000000000
 base_fee_sats = {EXECUTION_BASE_SAT}
 fee_rate_ppm = {EXECUTION_PPM}
-durations_blocks = [2016]
+durations_blocks = [144, 2016]
 batch_conf_target_blocks = 6
 
 [ratings]
@@ -297,6 +297,11 @@ impl Venue {
         self.daemon.kill()
     }
 
+    /// Lets somebody else end it without notice.
+    pub(crate) fn killer(&self) -> Outcome<Killer> {
+        self.daemon.killer()
+    }
+
     /// Starts it again with the book that it left.
     pub(crate) fn start_again(&mut self) -> Outcome<()> {
         self.daemon = spawn("tidegate-venue", "venue", &self.config, &self.dir)?;
@@ -393,11 +398,20 @@ impl Agent {
         let mut agent = Self { name, http_port, config, dir: dir.to_owned(), daemon };
         agent.wait_ready()?;
         let cli = Cli::new(programs, dir.join("data/api"), rpc_port);
-        let log = agent.log().to_owned();
-        Wait::new(format!("the API of {} answers", agent.name))
-            .log(&log)
-            .until(|| agent.daemon.check_running().and_then(|()| cli.call(&["getinfo"])))?;
+        agent.wait_api(&cli)?;
         Ok((agent, cli))
+    }
+
+    /// Waits until the API answers.
+    pub(crate) fn wait_api(&mut self, cli: &Cli) -> Outcome<()> {
+        let log = self.log().to_owned();
+        let wait = Wait::new(format!("the API of {} answers", self.name)).log(&log);
+        wait.until(|| self.daemon.check_running().and_then(|()| cli.call(&["getinfo"]))).map(|_| ())
+    }
+
+    /// Lets somebody else end it without notice.
+    pub(crate) fn killer(&self) -> Outcome<Killer> {
+        self.daemon.killer()
     }
 
     /// Ends it without notice.

@@ -7,7 +7,7 @@ use crate::failure::Outcome;
 use crate::go::Programs;
 use crate::lnd::Lnd;
 use crate::pool::Cli;
-use crate::process::{Daemon, Wait, args, free_port};
+use crate::process::{Daemon, Killer, Wait, args, free_port};
 
 /// A poold that works for one node.
 pub(crate) struct Poold {
@@ -62,11 +62,24 @@ impl Poold {
             .map(|_| ())
     }
 
+    /// Starts the daemon again if it has ended by itself.
+    pub(crate) fn revive(&mut self) -> Outcome<()> {
+        if self.daemon.check_running().is_err() {
+            self.daemon = Daemon::spawn(&self.name, &self.poold, &self.daemon_args, &self.dir)?;
+        }
+        self.wait_ready()
+    }
+
     /// Ends the daemon as a crash would and starts it again on the same data.
     pub(crate) fn crash_and_restart(&mut self) -> Outcome<()> {
         self.daemon.kill()?;
         self.daemon = Daemon::spawn(&self.name, &self.poold, &self.daemon_args, &self.dir)?;
         self.wait_ready()
+    }
+
+    /// Lets somebody else end the daemon without notice.
+    pub(crate) fn killer(&self) -> Outcome<Killer> {
+        self.daemon.killer()
     }
 
     /// Log of the daemon, for failures.

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -98,6 +99,13 @@ impl Daemon {
         self.wait_for_end()
     }
 
+    /// Lets somebody else end the program without notice.
+    pub(crate) fn killer(&self) -> Outcome<Killer> {
+        let control = self.control.as_ref().ok_or_else(|| Failure::new(format!("{} has ended", self.name)))?;
+        let pipe = control.as_fd().try_clone_to_owned().context(|| format!("share the pipe to {}", self.name))?;
+        Ok(Killer { name: self.name.clone(), pipe: File::from(pipe), shell: self.shell.id() })
+    }
+
     /// Waits for the program to end by itself and returns its exit code.
     pub(crate) fn wait_exit_code(&mut self) -> Outcome<Option<i32>> {
         self.wait_for_end()?;
@@ -113,6 +121,26 @@ impl Daemon {
         Wait::new(format!("{} ends", self.name)).limit(STOP_LIMIT).log(&log).until(|| match self.exit_status()? {
             Some(_) => Ok(()),
             None => Err(Failure::new("still running")),
+        })
+    }
+}
+
+/// Ends a program without notice, from any thread.
+pub(crate) struct Killer {
+    name: String,
+    pipe: File,
+    shell: u32,
+}
+
+impl Killer {
+    /// Kills the program, and returns when it has ended.
+    pub(crate) fn kill(&mut self) -> Outcome<()> {
+        self.pipe.write_all(b"KILL\n").context(|| format!("kill {}", self.name))?;
+        let stat = PathBuf::from(format!("/proc/{}/stat", self.shell));
+        // The shell ends with its child. Nobody has waited for it, so it stays as a zombie.
+        Wait::new(format!("{} ends", self.name)).limit(STOP_LIMIT).until(|| match fs::read_to_string(&stat) {
+            Ok(text) if !text.contains(") Z ") => Err(Failure::new("still running")),
+            _ => Ok(()),
         })
     }
 }

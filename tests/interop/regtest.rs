@@ -37,8 +37,8 @@ impl Network {
         let mut chain = Btcd::start(&programs, &dir.join("btcd"))?;
         stages.done("btcd answers");
         let node = |name: &str| Lnd::start(&programs, &chain, name, &dir.join(name));
-        let (mut venue, mut alice, mut bob) = (node("venue")?, node("alice")?, node("bob")?);
-        for lnd in [&mut venue, &mut alice, &mut bob] {
+        let (venue, alice, bob) = (node("venue")?, node("alice")?, node("bob")?);
+        for lnd in [&venue, &alice, &bob] {
             lnd.wait_rpc()?;
         }
         stages.done("three lnds answer at height 0");
@@ -66,6 +66,13 @@ impl Network {
     pub(crate) fn confirm(&self, txid: &str, count: u64) -> Outcome<u64> {
         self.chain.wait_for_transaction(txid)?;
         self.mine(count)
+    }
+
+    /// Brings back what a failed case left dead.
+    pub(crate) fn heal(&self) -> Outcome<()> {
+        let height = self.chain.height()?;
+        [&self.venue, &self.alice, &self.bob].into_iter().try_for_each(|lnd| lnd.heal(height))?;
+        self.alice.connect(&self.bob)
     }
 
     /// A fresh folder for one case.

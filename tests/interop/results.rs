@@ -47,16 +47,35 @@ const CASES: &[(&str, &str, &str)] = &[
     ("lifecycle_of_our_accounts", LIFECYCLE, CHANGES),
     ("several_poold_sells_to_agent", SEVERAL, SEVERAL_COMPARED),
     ("several_agent_sells_to_poold", SEVERAL, SEVERAL_COMPARED),
+    ("kills_our_buyer", KILLS, KILLS_COMPARED),
+    ("kills_our_seller", KILLS, KILLS_COMPARED),
+    (
+        "expired_accounts_leave_without_a_venue",
+        "the venue is gone for good; six accounts of ours, of versions 0, 1 and 2, are closed after their expiry",
+        "state, spent output and lock time of each close, witnesses on the chain; auditor",
+    ),
+    (
+        "expired_accounts_are_renewed",
+        "three accounts of poold and three of ours expire, are renewed together with the venue, trade and are closed",
+        CHANGES,
+    ),
+    (
+        "leases_close_at_maturity_and_not_before",
+        "the seller's node asks for a cooperative close of a default and a script enforced lease, before its end and after it",
+        "refusal before (by the seller's own node, which knows the term), closing transaction and channel lists after; auditor",
+    ),
+    (
+        "nodes_are_shared_with_other_programs",
+        "beside our traders: another program opens a channel during a batch, has locked coins, and a second client holds an \
+         acceptor",
+        "as for a lease of the matrix; the other channel, the locks before and after a deposit, its inputs; auditor",
+    ),
     (
         "wrong_node",
         "another network, certificate or macaroon than the node's",
         "exit code, and the sentence that says what is wrong and what to do",
     ),
-    (
-        "missing_permission",
-        "a macaroon that lacks one permission",
-        "exit code, and the sentence that names the call",
-    ),
+    ("missing_permission", "a macaroon that lacks one permission", "exit code, and the sentence that names the call"),
     (
         "locked_node",
         "a node without wallet, locked, or restarted",
@@ -69,7 +88,8 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
 ];
 
-const ONE_LEASE: &str = "both reports, metrics of the agent, venue's snapshot, channel at both nodes, chain; to the satoshi; auditor";
+const ONE_LEASE: &str =
+    "both reports, metrics of the agent, venue's snapshot, channel at both nodes, chain; to the satoshi; auditor";
 const LIFECYCLE: &str = "accounts of versions 0, 1 and 2 on both sides: deposit with its fee raised, withdrawal, renewal, leases with the \
     changed accounts, withdrawal with renewal, deposit with renewal and upgrade, close; four requests that are refused";
 const CHANGES: &str = "every field of the account's report while pending and afterwards, transaction, outputs and scripts on the chain, fee \
@@ -78,6 +98,10 @@ const SEVERAL: &str = "three matches between two nodes in one batch, one order f
     a reorganisation that takes a batch's block back";
 const SEVERAL_COMPARED: &str = "accounts, orders, reserved value, channels at both nodes, inputs and outputs of each batch; to the satoshi; \
     auditor";
+
+const KILLS: &str = "a lease for each kill: our trader after accept, after it signed (signature lost, signature sent), before finalize; our node \
+    after prepare, after the channel was opened, after our signature; the venue between storing a batch and publishing it";
+const KILLS_COMPARED: &str = "as for a lease of the matrix: it happens once, and nothing else does; auditor";
 
 type Key = (String, Option<usize>);
 
@@ -121,7 +145,7 @@ const HEAD: &str = "# Interop
 
 Our venue and our trader against btcd, lnd and poold of the versions in `tests/interop/go`, on a regtest network. This page is
 written by the run itself: `TIDEGATE_INTEROP=all cargo test --locked --test interop`. A plain `cargo test` trades three rows
-of each pairing, marked with a star, and all other cases.
+of each pairing, marked with a star, and most of the other cases, some of them shortened.
 
 Every case runs through a recording proxy whose auditor (a second implementation of the market's law) recomputes scripts,
 balances and signatures of all that is said, and the witnesses of all account spends on the chain. It must find nothing.

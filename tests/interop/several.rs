@@ -40,7 +40,8 @@ fn after(side: Side, account: &PoolAccount, steps: &[u64], fee_rate_sat_per_kw: 
 fn new_channels(group: &Group<'_>, before: &BTreeSet<String>, count: usize) -> Outcome<BTreeSet<String>> {
     Wait::new(format!("{count} new channels at both nodes")).log(group.venue.log()).until(|| {
         let [sold, bought] = [&group.network.alice, &group.network.bob].map(known_channels);
-        let fresh: BTreeSet<String> = sold?.intersection(&bought?).filter(|one| !before.contains(*one)).cloned().collect();
+        let fresh: BTreeSet<String> =
+            sold?.intersection(&bought?).filter(|one| !before.contains(*one)).cloned().collect();
         match fresh.len() == count {
             true => Ok(fresh),
             false => Err(Failure::new(format!("{fresh:?}"))),
@@ -60,7 +61,14 @@ fn check_active<'a>(group: &Group<'_>, points: impl IntoIterator<Item = &'a Stri
 }
 
 /// Reports an account that must now be worth this much, in this state, after the batch `txid`.
-fn check(group: &Group<'_>, party: &Party, before: &PoolAccount, sat: u64, state: &str, txid: &str) -> Outcome<PoolAccount> {
+fn check(
+    group: &Group<'_>,
+    party: &Party,
+    before: &PoolAccount,
+    sat: u64,
+    state: &str,
+    txid: &str,
+) -> Outcome<PoolAccount> {
     let account = party.wait_state(&before.trader_key, state)?;
     assert_eq!((account.value_sat, account.latest_txid.as_str()), (sat, txid), "{:?}: {account:?}", party.side);
     assert_eq!(txid_of(&account.outpoint)?, txid);
@@ -104,12 +112,8 @@ pub(crate) fn several_matches(group: &mut Group<'_>) -> Outcome<()> {
     };
     assert_eq!(capacities, [STEP_SAT, STEP_SAT, 2 * STEP_SAT]);
     group.audit.transaction(&group.network.chain.transaction(&batch.txid)?)?;
-    let cases: [(Side, usize, &[u64]); 4] = [
-        (Side::Seller, v0, &[1, 1]),
-        (Side::Seller, v2, &[2]),
-        (Side::Buyer, v1, &[1, 1]),
-        (Side::Buyer, v2, &[2]),
-    ];
+    let cases: [(Side, usize, &[u64]); 4] =
+        [(Side::Seller, v0, &[1, 1]), (Side::Seller, v2, &[2]), (Side::Buyer, v1, &[1, 1]), (Side::Buyer, v2, &[2])];
     for (side, at, steps) in cases {
         let (party, before) = match side {
             Side::Seller => (&group.seller, &asks[at]),
@@ -136,8 +140,10 @@ pub(crate) fn several_matches(group: &mut Group<'_>) -> Outcome<()> {
 /// Three batches before a block, each on the unconfirmed outputs of the one before; then all confirm at once.
 pub(crate) fn unconfirmed_batches(group: &mut Group<'_>) -> Outcome<()> {
     let start = known_channels(&group.network.alice)?;
-    let (mut sold, mut bought) =
-        (group.seller.accounts[AccountVersion::V2.index()].clone(), group.buyer.accounts[AccountVersion::V0.index()].clone());
+    let (mut sold, mut bought) = (
+        group.seller.accounts[AccountVersion::V2.index()].clone(),
+        group.buyer.accounts[AccountVersion::V0.index()].clone(),
+    );
     let mut seen = start.clone();
     let mut txids = Vec::new();
     for _ in 0..CHAIN {
@@ -172,8 +178,10 @@ pub(crate) fn unconfirmed_batches(group: &mut Group<'_>) -> Outcome<()> {
 /// A batch is in a block, the block is taken back, and a longer chain has the batch again: nobody counts twice.
 pub(crate) fn reorganisation(group: &mut Group<'_>) -> Outcome<()> {
     let before = known_channels(&group.network.alice)?;
-    let (sold, bought) =
-        (group.seller.accounts[AccountVersion::V1.index()].clone(), group.buyer.accounts[AccountVersion::V1.index()].clone());
+    let (sold, bought) = (
+        group.seller.accounts[AccountVersion::V1.index()].clone(),
+        group.buyer.accounts[AccountVersion::V1.index()].clone(),
+    );
     group.seller.client.cli().submit(&order(Side::Seller, &sold, 1, 1, 0.2))?;
     group.buyer.client.cli().submit(&order(Side::Buyer, &bought, 1, 1, PRICE_PERCENT))?;
     group.tick()?;

@@ -213,7 +213,7 @@ pub(crate) fn trade(
 ) -> Outcome<()> {
     let venue = Venue::start(&network.venue, &folder.join("venue"))?;
     let audit = Audit::start(network, venue.address())?;
-    let start = |side, program| Trader::start(network, &audit.address(), side, program, folder);
+    let start = |side, program| Trader::start(network, &audit.address(side), side, program, folder);
     let traders = [start(Side::Seller, seller)?, start(Side::Buyer, buyer)?];
     stages.done("venue and traders started");
 

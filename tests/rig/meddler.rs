@@ -66,12 +66,9 @@ impl Meddler {
     pub(crate) async fn start(venue: SocketAddr) -> Meddler {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
-        let channel = Endpoint::from_shared(format!("http://{venue}")).expect("an address").connect_lazy();
-        let upstream = ChannelAuctioneerClient::new(channel)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let upstream = connection(venue);
         let notes = Arc::<Mutex<Notes>>::default();
-        let service = ChannelAuctioneerServer::new(Relay { upstream, notes: Arc::clone(&notes) })
+        let service = ChannelAuctioneerServer::new(Relay { venue, upstream, notes: Arc::clone(&notes) })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let serving = Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener));
@@ -135,7 +132,17 @@ fn lock(notes: &Mutex<Notes>) -> MutexGuard<'_, Notes> {
     notes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A connection to the venue, made when it is first used.
+fn connection(venue: SocketAddr) -> ChannelAuctioneerClient<Channel> {
+    let channel = Endpoint::from_shared(format!("http://{venue}")).expect("an address").connect_lazy();
+    ChannelAuctioneerClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
 struct Relay {
+    venue: SocketAddr,
+    /// For calls; each stream has a connection of its own, as each trader has, since streams of one connection are few.
     upstream: ChannelAuctioneerClient<Channel>,
     notes: Arc<Mutex<Notes>>,
 }
@@ -160,7 +167,11 @@ fn lied(notes: &Mutex<Notes>, trader: &str, message: ServerAuctionMessage) -> Ve
         }
         _ => vec![message],
     };
-    let heard = |message: &ServerAuctionMessage| Told { trader: trader.to_owned(), message: message.clone(), at: Instant::now() };
+    let heard = |message: &ServerAuctionMessage| Told {
+        trader: trader.to_owned(),
+        message: message.clone(),
+        at: Instant::now(),
+    };
     let all: Vec<_> = told.iter().map(heard).collect();
     notes.heard.extend(all);
     told
@@ -170,11 +181,17 @@ type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl ChannelAuctioneer for Relay {
-    async fn reserve_account(&self, request: Request<rpc::ReserveAccountRequest>) -> Answer<rpc::ReserveAccountResponse> {
+    async fn reserve_account(
+        &self,
+        request: Request<rpc::ReserveAccountRequest>,
+    ) -> Answer<rpc::ReserveAccountResponse> {
         self.upstream.clone().reserve_account(pass_on(request)).await
     }
 
-    async fn init_account(&self, request: Request<rpc::ServerInitAccountRequest>) -> Answer<rpc::ServerInitAccountResponse> {
+    async fn init_account(
+        &self,
+        request: Request<rpc::ServerInitAccountRequest>,
+    ) -> Answer<rpc::ServerInitAccountResponse> {
         self.upstream.clone().init_account(pass_on(request)).await
     }
 
@@ -189,16 +206,25 @@ impl ChannelAuctioneer for Relay {
         Ok(answer)
     }
 
-    async fn submit_order(&self, request: Request<rpc::ServerSubmitOrderRequest>) -> Answer<rpc::ServerSubmitOrderResponse> {
+    async fn submit_order(
+        &self,
+        request: Request<rpc::ServerSubmitOrderRequest>,
+    ) -> Answer<rpc::ServerSubmitOrderResponse> {
         lock(&self.notes).submitted.push((name_of(&request), request.get_ref().clone()));
         self.upstream.clone().submit_order(pass_on(request)).await
     }
 
-    async fn cancel_order(&self, request: Request<rpc::ServerCancelOrderRequest>) -> Answer<rpc::ServerCancelOrderResponse> {
+    async fn cancel_order(
+        &self,
+        request: Request<rpc::ServerCancelOrderRequest>,
+    ) -> Answer<rpc::ServerCancelOrderResponse> {
         self.upstream.clone().cancel_order(pass_on(request)).await
     }
 
-    async fn order_state(&self, request: Request<rpc::ServerOrderStateRequest>) -> Answer<rpc::ServerOrderStateResponse> {
+    async fn order_state(
+        &self,
+        request: Request<rpc::ServerOrderStateRequest>,
+    ) -> Answer<rpc::ServerOrderStateResponse> {
         self.upstream.clone().order_state(pass_on(request)).await
     }
 
@@ -210,11 +236,17 @@ impl ChannelAuctioneer for Relay {
         self.upstream.clone().batch_snapshot(pass_on(request)).await
     }
 
-    async fn batch_snapshots(&self, request: Request<rpc::BatchSnapshotsRequest>) -> Answer<rpc::BatchSnapshotsResponse> {
+    async fn batch_snapshots(
+        &self,
+        request: Request<rpc::BatchSnapshotsRequest>,
+    ) -> Answer<rpc::BatchSnapshotsResponse> {
         self.upstream.clone().batch_snapshots(pass_on(request)).await
     }
 
-    async fn node_rating(&self, request: Request<rpc::ServerNodeRatingRequest>) -> Answer<rpc::ServerNodeRatingResponse> {
+    async fn node_rating(
+        &self,
+        request: Request<rpc::ServerNodeRatingRequest>,
+    ) -> Answer<rpc::ServerNodeRatingResponse> {
         self.upstream.clone().node_rating(pass_on(request)).await
     }
 
@@ -241,7 +273,7 @@ impl ChannelAuctioneer for Relay {
             }
         });
         let request = Request::from_parts(metadata, extensions, ReceiverStream::new(outgoing));
-        let mut answers = self.upstream.clone().subscribe_batch_auction(request).await?.into_inner();
+        let mut answers = connection(self.venue).subscribe_batch_auction(request).await?.into_inner();
         let (down, told) = mpsc::channel(WINDOW);
         let notes = Arc::clone(&self.notes);
         tokio::spawn(async move {

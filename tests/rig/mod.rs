@@ -192,7 +192,8 @@ impl Market {
         if known.is_none() {
             self.world.fund(&node, ENDOWMENT).expect("the miner is rich");
         }
-        let (handle, trader) = tidegate_trader::trader(TraderConfig { step_timeout_ms: self.step_ms, ..TraderConfig::default() });
+        let (handle, trader) =
+            tidegate_trader::trader(TraderConfig { step_timeout_ms: self.step_ms, ..TraderConfig::default() });
         let (clock, entropy) = (self.clock.clone(), self.world.entropy(name));
         let parts = TraderParts { node: node.clone(), link, store, clock, entropy };
         let flows = tokio::spawn(async move { trader.run(&parts).await });

@@ -711,6 +711,14 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_of_the_venue_is_no_rule_of_self_balances() {
+        let (amount, min_units) = (Sats::constant(100_000), UnitCount::new(1));
+        let outbound = Order { auction: AuctionType::Outbound, amount, min_units, ..bid(pushing(0)) };
+        assert_eq!(outbound.check_self_balance(&pushing(0)), Ok(()));
+        assert_eq!(outbound.validate(), Err(OrderError::SelfBalanceNotWholeUnits(Sats::ZERO)));
+    }
+
+    #[test]
     fn only_an_ask_needs_an_address() {
         let submitted = |order| SubmittedOrder {
             order,

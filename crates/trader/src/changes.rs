@@ -355,6 +355,9 @@ pub(crate) async fn bump<E: TraderEnv>(env: &E, desk: &Desk, request: BumpAccoun
     let txid = transaction.compute_txid();
     // Rounded down as by the network's software: four weight units are a virtual byte.
     let sat_per_vbyte = request.fee_rate.get().saturating_mul(4) / 1000;
+    if sat_per_vbyte == 0 {
+        return Err(BumpError::FeeRate(request.fee_rate));
+    }
     for (vout, _) in (0u32..).zip(&transaction.output) {
         match env.wallet().bump_fee(OutPoint { txid, vout }, sat_per_vbyte).await? {
             Bump::Bumped => {

@@ -348,6 +348,9 @@ pub enum BumpError {
     /// Not ours.
     #[error("account {0} is unknown")]
     Unknown(AccountKey),
+    /// A fee rate that is nothing in whole satoshis per virtual byte: a node could take it for no wish at all.
+    #[error("a fee rate of {0} is less than 1 sat/vB")]
+    FeeRate(SatPerKw),
     /// No transaction of ours is unconfirmed in this state.
     #[error("an account in state {0:?} has no unconfirmed transaction whose fee we may raise")]
     State(AccountState),
@@ -366,7 +369,8 @@ impl BumpError {
     /// What the caller does.
     pub fn reaction(&self) -> Reaction {
         match self {
-            BumpError::Unknown(_) | BumpError::State(_) | BumpError::NoOutput(_) => Reaction::DropIntent,
+            BumpError::Unknown(_) | BumpError::FeeRate(_) => Reaction::DropIntent,
+            BumpError::State(_) | BumpError::NoOutput(_) => Reaction::DropIntent,
             BumpError::Node(error) => node_reaction(error),
             BumpError::Gone(error) => error.reaction(),
         }

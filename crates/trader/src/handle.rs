@@ -141,8 +141,8 @@ impl Handle {
         }
     }
 
-    /// Ends the trader: [`Trader::run`] returns. What was begun goes on at the next start. A trader that is not running
-    /// is left alone.
+    /// Ends the trader: [`crate::Trader::run`] returns. What was begun goes on at the next start. A trader that is not
+    /// running is left alone.
     pub async fn shutdown(&self) {
         // Full means that a shutdown is on its way already; closed, that the trader ended.
         drop(self.stop.clone().try_send(()));

@@ -26,6 +26,8 @@ use tracing::info;
 
 /// Inputs or outputs besides the account's, at most.
 const MAX_COINS: usize = 100;
+/// Weight units of a change without witnesses, at most: it is stored, perhaps for long.
+const MAX_WEIGHT: u64 = 100_000;
 /// Different changes of one account that may be signed and not settled.
 const MAX_CHANGES: usize = 50;
 /// SIGHASH_ALL, appended to the signature of a version 0 account.
@@ -108,6 +110,9 @@ impl<E: VenueEnv> Actor<'_, E> {
         request: &ModifyAccount,
     ) -> Result<ModifySignature, ServeError> {
         let account = record.key();
+        if draft.transaction.weight().to_wu() > MAX_WEIGHT {
+            return Err(ServeError::PrevOutputs("the transaction is too large"));
+        }
         let txid = draft.transaction.compute_txid();
         record.changes.retain(|known| known.txid() != txid);
         let found = record.changes.len() + 1;
@@ -243,10 +248,10 @@ impl<E: VenueEnv> Actor<'_, E> {
 }
 
 /// What a transaction in a block means for an account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
     /// This signed change came true.
-    Changed(ChangedAccount),
+    Changed(Box<ChangedAccount>),
     /// The output was spent without a successor.
     Ended(SpendKind),
 }
@@ -263,7 +268,7 @@ pub(crate) fn seen(record: &AccountRecord, transaction: &Transaction) -> Option<
     }
     let agreed = record.changes.iter().find(|change| change.txid() == txid);
     match (classify_spend(&input.witness), agreed.and_then(|change| change.after)) {
-        (SpendKind::Cooperative, Some(after)) => Some(Seen::Changed(after)),
+        (SpendKind::Cooperative, Some(after)) => Some(Seen::Changed(Box::new(after))),
         (kind, _) => Some(Seen::Ended(kind)),
     }
 }

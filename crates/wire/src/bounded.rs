@@ -4,9 +4,9 @@
 //! its length could occupy a gigabyte once decoded. So the encoded message is walked first and what decoding it would
 //! occupy is added up, with the sizes of the very types.
 //!
-//! A field that is there at most once but comes twice, and a key that comes twice in a map, have the meaning that the
-//! reader gives them: mostly the last one counts, and parts of messages are mixed. No encoder writes such, so the walk
-//! refuses it.
+//! A field that is there at most once but comes twice, two fields of which a message has one at most, and a key that comes
+//! twice in a map, have the meaning that the reader gives them: mostly the last one counts, and parts of messages are
+//! mixed. No encoder writes such, so the walk refuses it.
 //!
 //! # Source
 //! Encoding: protobuf's wire format. Shapes: generated from the interface files by the build script.
@@ -37,7 +37,7 @@ pub enum MessageError {
         most: usize,
     },
     /// It says one thing twice, perhaps in two ways.
-    #[error("the message has field {field} twice, or one key twice in it")]
+    #[error("the message has field {field} twice or beside one that excludes it, or one key twice in it")]
     Ambiguous {
         /// Number of the field.
         field: i32,
@@ -52,8 +52,8 @@ pub enum MessageError {
 pub struct Shape {
     /// Bytes of its Rust type, parts that are there at most once included.
     size: usize,
-    /// Field number → what the field holds.
-    fields: &'static [(i32, Content)],
+    /// Field number, the number under which it counts as said (fields that exclude each other share one), what it holds.
+    fields: &'static [(i32, i32, Content)],
 }
 
 /// What a field holds; `true` for a list.
@@ -97,13 +97,13 @@ fn spend(left: &mut usize, bytes: usize) -> Result<(), MessageError> {
 fn measure(mut bytes: &[u8], shape: &'static Shape, left: &mut usize) -> Result<(), MessageError> {
     let mut seen = BTreeSet::new();
     while let Some(Field { number, value, .. }) = next_field(&mut bytes) {
-        let Some((_, content)) = shape.fields.iter().find(|(known, _)| *known == number) else { continue };
+        let Some((_, choice, content)) = shape.fields.iter().find(|(known, ..)| *known == number) else { continue };
         let name = match content {
             Content::Number(false) | Content::Bytes(false) | Content::Message(false, _) => Some(Key::default()),
             Content::Map(_) => Some(key(value).ok_or(MessageError::Ambiguous { field: number })?),
             Content::Number(true) | Content::Bytes(true) | Content::Message(true, _) => None,
         };
-        if name.is_some_and(|name| !seen.insert((number, name))) {
+        if name.is_some_and(|name| !seen.insert((*choice, name))) {
             return Err(MessageError::Ambiguous { field: number });
         }
         measure_field(content, value, left)?;
@@ -366,6 +366,24 @@ mod tests {
             let found = decode::<poolrpc::OrderMatchPrepare>(&bytes);
             assert_eq!(found, Err(MessageError::Ambiguous { field: 10 }), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn refuses_two_messages_in_one() {
+        use poolrpc::server_auction_message::Msg;
+        let one = |msg| poolrpc::ServerAuctionMessage { msg: Some(msg) }.encode_to_vec();
+        let prepare = one(Msg::Prepare(poolrpc::OrderMatchPrepare { batch_id: vec![2; 33], ..Default::default() }));
+        let finalize = one(Msg::Finalize(poolrpc::OrderMatchFinalize::default()));
+        assert!(decode::<poolrpc::ServerAuctionMessage>(&prepare).is_ok());
+        assert!(decode::<poolrpc::ServerAuctionMessage>(&finalize).is_ok());
+        for (field, both) in [(6, [&*prepare, &*finalize].concat()), (4, [&*finalize, &*prepare].concat())] {
+            assert_eq!(decode::<poolrpc::ServerAuctionMessage>(&both), Err(MessageError::Ambiguous { field }));
+        }
+        let ask = poolrpc::server_submit_order_request::Details::Ask(poolrpc::ServerAsk::default());
+        let bid = poolrpc::server_submit_order_request::Details::Bid(poolrpc::ServerBid::default());
+        let request = |details| poolrpc::ServerSubmitOrderRequest { details: Some(details), user_agent: String::new() };
+        let both = [request(ask).encode_to_vec(), request(bid).encode_to_vec()].concat();
+        assert!(decode::<poolrpc::ServerSubmitOrderRequest>(&both).is_err());
     }
 
     #[test]

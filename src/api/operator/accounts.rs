@@ -1,6 +1,7 @@
 //! Accounts.
 
 use super::service::{Operator, gone, malformed, mixed_up, node_failed, quote_failed};
+use super::wish::harmless;
 use super::{Done, Wish};
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::hashes::Hash as _;
@@ -136,7 +137,7 @@ impl<E: TraderEnv> Operator<E> {
     /// The script of an address of this network.
     fn script(&self, field: &str, address: &str) -> Result<ScriptBuf, Status> {
         let shown: String = address.chars().filter(|c| !c.is_control()).take(100).collect();
-        let bad = |reason: String| Status::invalid_argument(format!("{field}: {shown:?} {reason}"));
+        let bad = |reason: String| Status::invalid_argument(harmless(&format!("{field}: {shown:?} {reason}")));
         let parsed: Address<NetworkUnchecked> =
             address.parse().map_err(|error| bad(format!("is not an address ({error})")))?;
         let checked = parsed.require_network(self.network);

@@ -1,7 +1,7 @@
 //! The calls of the service, each handed to the part that knows it.
 
 use super::Done;
-use super::wish::{Wish, WishError, Wishes};
+use super::wish::{Wish, WishError, Wishes, harmless};
 use crate::runtime::Shutdown;
 use crate::venue::GrpcLink;
 use bitcoin::Network;
@@ -68,7 +68,7 @@ impl<E> Stage<E> {
     fn operator(&self) -> Result<&Operator<E>, Status> {
         self.operator.get().ok_or_else(|| {
             let reason = (self.waiting)().unwrap_or_else(|| "the agent is starting".to_owned());
-            Status::unavailable(reason)
+            Status::unavailable(harmless(&reason))
         })
     }
 }
@@ -107,7 +107,7 @@ pub(super) fn link_failed(error: LinkError) -> Status {
         LinkError::NoOrder | LinkError::NoSnapshot => Code::NotFound,
         LinkError::Refused { .. } => Code::FailedPrecondition,
     };
-    Status::new(code, error.to_string())
+    Status::new(code, harmless(&error.to_string()))
 }
 
 pub(super) fn quote_failed(error: QuoteError) -> Status {
@@ -116,7 +116,7 @@ pub(super) fn quote_failed(error: QuoteError) -> Status {
         Reaction::DropIntent => Code::FailedPrecondition,
         Reaction::HaltTrading => Code::Internal,
     };
-    Status::new(code, error.to_string())
+    Status::new(code, harmless(&error.to_string()))
 }
 
 /// The service.

@@ -115,8 +115,17 @@ impl From<WishError> for Status {
             Reaction::DropIntent => Code::FailedPrecondition,
             Reaction::HaltTrading => Code::Internal,
         };
-        Status::new(code, error.to_string())
+        Status::new(code, harmless(&error.to_string()))
     }
+}
+
+/// Longest sentence that a client is told.
+const MAX_SENTENCE: usize = 1_000;
+
+/// A sentence without control characters: part of it may be another's words, and it is shown on a terminal.
+pub(super) fn harmless(sentence: &str) -> String {
+    let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    sentence.chars().take(MAX_SENTENCE).map(shown).collect()
 }
 
 /// A wish with the way back for its answer.
@@ -148,9 +157,26 @@ impl Wishes {
     /// [`WishError`] by variant.
     pub async fn ask(&self, wish: Wish, by: &str) -> Result<Done, WishError> {
         let (answer, answered) = oneshot::channel();
-        let by: String = by.chars().filter(|c| !c.is_control()).take(64).collect();
+        let by: String = harmless(by).chars().take(64).collect();
         let by = if by.is_empty() { "a client".to_owned() } else { by };
         self.0.send(Asked { wish, by, answer }).await.map_err(|_| Gone)?;
         answered.await.map_err(|_| Gone)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_ports::LinkError;
+
+    #[test]
+    fn words_of_a_venue_do_no_harm_on_a_terminal() {
+        let reason = format!("\u{1b}]0;owned\u{7}\r\nok {}", "x".repeat(5_000));
+        let error = WishError::Cancel(CancelError::Venue(LinkError::Refused { call: "CancelOrder", reason }));
+        let status = Status::from(error);
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert!(status.message().starts_with("the venue refused CancelOrder: \u{fffd}]0;owned"), "{status:?}");
+        assert!(!status.message().chars().any(char::is_control));
+        assert_eq!(status.message().chars().count(), MAX_SENTENCE);
     }
 }

@@ -49,7 +49,7 @@ async fn bad_fields_of_accounts_are_named() {
 
 async fn bad_fields_of_changes(client: &mut Client) {
     use rpc::close_account_request::FundsDestination;
-    let key = vec![2; 33];
+    let key = [2; 33];
     let stranger = generator(2);
     let argument = Code::InvalidArgument;
     let deposit = rpc::DepositAccountRequest { trader_key: key[..32].to_vec(), ..Default::default() };

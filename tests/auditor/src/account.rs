@@ -56,7 +56,7 @@ impl Auditor {
     /// Takes over an order that was submitted before the auditor came. The caller's quote has to be adopted first.
     pub fn adopt_order(&mut self, owner: &Caller, order: Order) {
         let quoted = self.quotes.get(owner).map(|quote| (quote.base_fee_sat, quote.fee_ppm));
-        let record = OrderRecord { order, caller: owner.clone(), closed: false, quoted };
+        let record = OrderRecord { order, caller: owner.clone(), closed: false, cancelled: false, quoted };
         self.orders.insert(record.order.nonce, record);
     }
 

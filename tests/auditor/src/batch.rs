@@ -45,6 +45,8 @@ struct Judge<'a> {
     lines: Vec<AccountLine>,
     /// Outputs that are explained already.
     claimed: BTreeSet<u32>,
+    /// Matches of orders that were cancelled before this was heard: breaches if the trader accepts them.
+    stale: usize,
 }
 
 impl Auditor {
@@ -67,13 +69,14 @@ impl Auditor {
             matches: Vec::new(),
             lines: Vec::new(),
             claimed: BTreeSet::new(),
+            stale: 0,
         };
         judge.transaction_form();
         judge.markets(prepare);
         judge.accounts(prepare);
         judge.inputs();
         judge.other_views();
-        let Judge { common, tx, problems, matches, lines, .. } = judge;
+        let Judge { common, tx, problems, matches, lines, stale, .. } = judge;
         let txid = tx.compute_txid();
         let mut proposal = Proposal {
             common: common.clone(),
@@ -81,7 +84,7 @@ impl Auditor {
             tx,
             lines,
             matches,
-            breaches: problems.0.len(),
+            breaches: problems.0.len() + stale,
             accepted: false,
             begun: None,
             signed: false,
@@ -234,6 +237,7 @@ impl Judge<'_> {
             return;
         };
         self.problems.demand(!own.closed, Rule::KnownOrder, &subject, "an open order", &"a closed one");
+        self.stale += usize::from(own.cancelled && !own.closed);
         self.problems.equal(Rule::MatchKind, &format!("{subject}, duration"), &own.order.blocks, &blocks);
         let sides = (!matched.matched_asks.is_empty(), !matched.matched_bids.is_empty());
         self.problems.equal(

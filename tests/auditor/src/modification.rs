@@ -208,7 +208,7 @@ fn build(
         problems.demand(made <= paid, Rule::Conservation, subject, &format!("at most {paid} sat"), &made);
         if request.new_inputs.is_empty() && made <= paid {
             // Nothing but the account pays: it bears the fee, which the network relays.
-            let size = u128::try_from(tx.weight().to_wu()).unwrap_or(u128::MAX);
+            let size = u128::from(tx.weight().to_wu());
             let fee = paid.saturating_sub(made) * 1_000;
             let least = size.saturating_mul(MIN_FEE_SAT_PER_KW);
             problems.demand(fee >= least, Rule::Modification, subject, "a fee of at least 253 sat/kw", &fee);

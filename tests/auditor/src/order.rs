@@ -50,7 +50,7 @@ impl Auditor {
             Verdict::Valid | Verdict::Unjudged => self.counts.message_signatures += 1,
         }
         let quoted = self.quotes.get(caller).map(|quote| (quote.base_fee_sat, quote.fee_ppm));
-        let record = OrderRecord { order, caller: caller.clone(), closed: false, quoted };
+        let record = OrderRecord { order, caller: caller.clone(), closed: false, cancelled: false, quoted };
         match self.orders.get(&record.order.nonce) {
             // Sent again after a lost answer.
             Some(known) if known.order.amount_sat == record.order.amount_sat && !known.closed => {}
@@ -84,7 +84,7 @@ impl Auditor {
 
     fn close_order(&mut self, nonce: &[u8; 32]) {
         if let Some(record) = self.orders.get_mut(nonce) {
-            record.closed = true;
+            record.cancelled = true;
         }
     }
 }

@@ -133,8 +133,10 @@ pub struct Order {
 pub(crate) struct OrderRecord {
     pub(crate) order: Order,
     pub(crate) caller: Caller,
-    /// Cancelled, refused or filled.
+    /// Filled.
     pub(crate) closed: bool,
+    /// Cancelled or refused: a batch may have been on its way when that was answered, so that only who accepts it breaks a rule.
+    pub(crate) cancelled: bool,
     /// Execution fee quoted to the caller when it submitted.
     pub(crate) quoted: Option<(u64, u64)>,
 }

@@ -124,6 +124,6 @@ impl Auditor {
     /// A recovery cancels the account's orders.
     fn recovers(&mut self, account: &[u8]) {
         let records = self.orders.values_mut();
-        records.filter(|record| record.order.account_key == account).for_each(|record| record.closed = true);
+        records.filter(|record| record.order.account_key == account).for_each(|record| record.cancelled = true);
     }
 }

@@ -14,7 +14,7 @@ use tidegate_ports::{
     AddressKind, Bump, Change, ClientMessage, CoinLock, FundedPsbt, Musig2Request, NodeError, Row, Sequence,
     ServerMessage, SessionId, SignInput, Signer, Store, StoreError, Wallet, WalletTransaction,
 };
-use tidegate_protocol::account::Account;
+use tidegate_protocol::account::{Account, AccountState};
 use tidegate_protocol::batch::BatchSignatures;
 use tidegate_protocol::keys::{BatchId, KeyDescriptor, KeyLocator, SharedSecret};
 use tidegate_protocol::musig2::{PartialSignature, PublicNonce};
@@ -66,8 +66,6 @@ struct Inner {
     proposed: BTreeMap<BatchId, Transaction>,
     /// Spent output → transactions for which a signature left.
     left: BTreeMap<OutPoint, Vec<(Txid, Kind)>>,
-    /// Outputs of accounts.
-    accounts: BTreeSet<OutPoint>,
     /// Those that spend an account and make its next output.
     recreations: BTreeSet<Txid>,
     /// Inputs of the transactions that were signed.
@@ -200,14 +198,11 @@ impl Record {
             let mut inner = self.lock();
             inner.own.insert(txid, transaction.clone());
             inner.inputs.insert(txid, inputs.clone());
-            // A change makes the account's output, as the funding does, but from an account.
             let made = |account: &Account| account.outpoint.is_some_and(|outpoint| outpoint.txid == txid);
-            let is_change = book.accounts.values().any(made);
-            let known: Vec<OutPoint> = book.accounts.values().filter_map(|account| account.outpoint).collect();
-            if is_change && inputs.iter().any(|input| inner.accounts.contains(input)) {
+            let pending = |state| matches!(state, AccountState::PendingUpdate | AccountState::ExpiredPendingUpdate);
+            if book.accounts.values().any(|account| made(account) && pending(account.state)) {
                 inner.recreations.insert(txid);
             }
-            inner.accounts.extend(known);
         }
         for input in inputs {
             self.spends(&book, input, txid, Kind::Alone);

@@ -4,7 +4,9 @@ use crate::account::AccountState;
 use crate::batch::{BatchVersion, EndingState, RejectReason};
 use crate::channel::CommitmentType;
 use crate::keys::{AccountKey, BatchId, KeyError, MultisigKey, NodeId, OrderNonce};
-use crate::order::{AuctionType, NodeTier, OrderChannelType, OrderState};
+use crate::order::{
+    AnnouncementConstraint, AuctionType, ConfirmationConstraint, NodeTier, OrderChannelType, OrderState,
+};
 use crate::units::{BlockCount, BlockHeight, RatePerBillion, SatPerKw, Sats, SatsDelta, UnitError};
 use bitcoin::{OutPoint, ScriptBuf, Txid};
 
@@ -138,20 +140,28 @@ pub enum VerifyError {
         found: CommitmentType,
     },
     /// Announcement wishes of ask and bid exclude each other.
-    #[error("order {ours} and {theirs} disagree on announcing the channel")]
+    #[error("order {ours} and {theirs} disagree on announcing: the ask wants {expected:?}, unannounced is {found}")]
     Announcement {
         /// Our order.
         ours: OrderNonce,
         /// Their order.
         theirs: OrderNonce,
+        /// The ask's wish.
+        expected: AnnouncementConstraint,
+        /// Whether the bid wants the channel unannounced.
+        found: bool,
     },
     /// Confirmation wishes of ask and bid exclude each other.
-    #[error("order {ours} and {theirs} disagree on zero-conf")]
+    #[error("order {ours} and {theirs} disagree on confirmation: the ask wants {expected:?}, zero-conf is {found}")]
     Confirmation {
         /// Our order.
         ours: OrderNonce,
         /// Their order.
         theirs: OrderNonce,
+        /// The ask's wish.
+        expected: ConfirmationConstraint,
+        /// Whether the bid wants to use the channel without confirmation.
+        found: bool,
     },
     /// The ask is too old for a bid with a self balance.
     #[error("ask {order} of version {version} is matched with a self balance of {found}")]

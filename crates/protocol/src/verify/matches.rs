@@ -93,11 +93,16 @@ pub(super) fn judge(view: &LocalView<'_>, prepare: &Prepare) -> Result<JudgedMat
     if judge.done.matches.is_empty() { Err(VerifyError::NothingOfOurs) } else { Ok(judge.done) }
 }
 
-/// Keys that nobody else may bring into a channel: of our orders, our accounts and our node.
-fn own_keys(view: &LocalView<'_>) -> BTreeSet<[u8; 33]> {
+/// Keys that nobody else may bring into a channel: of our orders, our accounts and our node. Nor their negations.
+fn own_keys(view: &LocalView<'_>) -> BTreeSet<[u8; 32]> {
     let orders = view.orders.values().map(|own| own.multisig.point.serialize());
     let accounts = view.accounts.keys().map(AccountKey::serialize);
-    orders.chain(accounts).chain([view.node.serialize()]).collect()
+    orders.chain(accounts).chain([view.node.serialize()]).map(without_parity).collect()
+}
+
+/// A key as taproot sees it: a point and its negation are one.
+fn without_parity([_, key @ ..]: [u8; 33]) -> [u8; 32] {
+    key
 }
 
 /// An output that was looked for by its script.
@@ -181,7 +186,7 @@ struct Judge<'a> {
     /// Their order → units that all our orders together take of it.
     taken: BTreeMap<OrderNonce, u64>,
     /// Keys of ours that nobody else may use.
-    own_keys: BTreeSet<[u8; 33]>,
+    own_keys: BTreeSet<[u8; 32]>,
     done: JudgedMatches,
 }
 
@@ -289,7 +294,7 @@ impl<'a> Judge<'a> {
         if self.view.orders.contains_key(&theirs) {
             return Err(VerifyError::OwnOrder { order: ours, found: theirs });
         }
-        if self.own_keys.contains(&other.multisig.serialize()) {
+        if self.own_keys.contains(&without_parity(other.multisig.serialize())) {
             return Err(VerifyError::OwnKey { order: ours, found: other.multisig });
         }
         Ok(pair)
@@ -367,7 +372,7 @@ fn pair<'a>(own: &'a Order, other: &'a Order) -> Option<Pair<'a>> {
     }
 }
 
-fn check_own_state(nonce: OrderNonce, own: &OwnOrder, account: &Account) -> Result<(), VerifyError> {
+pub(super) fn check_own_state(nonce: OrderNonce, own: &OwnOrder, account: &Account) -> Result<(), VerifyError> {
     if own.state.is_archived() {
         return Err(VerifyError::OrderArchived { order: nonce, found: own.state });
     }
@@ -420,10 +425,12 @@ fn check_wishes(own: &OwnOrder, matched: &Match, pair: &Pair<'_>) -> Result<(), 
         return Err(VerifyError::ChannelType { order: ours, expected: own.order.channel_type, found: commitment });
     }
     if !announcement_matches(pair.ask_terms, pair.bid_terms) {
-        return Err(VerifyError::Announcement { ours, theirs });
+        let (expected, found) = (pair.ask_terms.announcement, pair.bid_terms.unannounced);
+        return Err(VerifyError::Announcement { ours, theirs, expected, found });
     }
     if !confirmation_matches(pair.ask_terms, pair.bid_terms) {
-        return Err(VerifyError::Confirmation { ours, theirs });
+        let (expected, found) = (pair.ask_terms.confirmation, pair.bid_terms.zero_conf);
+        return Err(VerifyError::Confirmation { ours, theirs, expected, found });
     }
     Ok(())
 }

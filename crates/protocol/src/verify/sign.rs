@@ -1,6 +1,7 @@
 //! Judging the request to sign a verified batch, and the word that it is final.
 
 use super::accounts::checked_total;
+use super::matches::check_own_state;
 use super::{EndingAccount, LocalView, VerifiedBatch, VerifyError};
 use crate::account::{Account, AccountVersion};
 use crate::batch::{Finalize, SignBegin};
@@ -30,6 +31,12 @@ pub fn verify_sign(view: &LocalView<'_>, batch: &VerifiedBatch, sign: &SignBegin
                     .map_err(|cause| VerifyError::NonceInvalid { account: *key, cause })?;
             }
         }
+    }
+    // Its owner may have taken an order or an account back since.
+    for ending in batch.orders() {
+        let own = view.orders.get(&ending.nonce).ok_or(VerifyError::UnknownOrder(ending.nonce))?;
+        let key = own.order.account;
+        check_own_state(ending.nonce, own, view.accounts.get(&key).ok_or(VerifyError::UnknownAccount(key))?)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 use crate::table::Row;
 use tidegate_protocol::batch::{BatchVersion, EndingState};
 use tidegate_protocol::bitcoin::absolute::LockTime;
+use tidegate_protocol::bitcoin::secp256k1::Secp256k1;
 use tidegate_protocol::bitcoin::transaction::Version;
 use tidegate_protocol::bitcoin::{Amount, ScriptBuf, Sequence, TxIn, TxOut, Witness};
 use tidegate_protocol::keys::{AccountKey, AuctioneerKey, MultisigKey, NodeId, OrderNonce};
@@ -107,6 +108,12 @@ pub(crate) const PAIRS: &[Row] = &[
     ("our own funding key", "OwnKey", |s| {
         let place = s.place();
         s.at(place).order.multisig = MultisigKey::new(s.own(place).multisig.point);
+        Some(())
+    }),
+    ("our own funding key negated", "OwnKey", |s| {
+        let place = s.place();
+        let negated = s.own(place).multisig.point.negate(&Secp256k1::new());
+        s.at(place).order.multisig = MultisigKey::new(negated);
         Some(())
     }),
     ("the funding key of another order of ours", "OwnKey", |s| {

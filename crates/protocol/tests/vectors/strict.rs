@@ -256,6 +256,9 @@ const SIGN: &[Row] = &[
     ("BatchId", |s| s.sign.batch_id.truncate(32)),
     ("UnknownAccount", |s| s.local.accounts.clear()),
     ("AccountChanged", |s| s.account().outpoint = Some(OutPoint::null())),
+    ("OrderArchived", |s| s.own("ask1").state = OrderState::Canceled),
+    ("UnknownOrder", |s| drop(s.local.orders.remove(&s.names["ask1"]))),
+    ("AccountState", |s| s.account().state = AccountState::PendingClosed),
     ("PrevOutputCount", |s| drop(s.sign.prev_outputs.pop())),
     ("PrevOutputValue", |s| s.own_prev().value += Amount::ONE_SAT),
     ("PrevOutputScript", |s| s.own_prev().script_pubkey = ScriptBuf::new_p2a()),
@@ -292,6 +295,64 @@ fn each_broken_proposal_is_refused_for_its_reason() {
         assert_eq!(variant(&refused), row.0, "{refused}");
         assert!(!refused.to_string().is_empty());
     }
+}
+
+/// A reason whose numbers are mixed up would send whoever reads it the wrong way.
+#[test]
+fn reasons_say_what_was_expected_and_found() {
+    let file = load_own("batch_accept.json");
+    let mut honest = Scene::read(&file);
+    let refused = |change: fn(&mut Scene)| {
+        let mut scene = Scene::read(&file);
+        change(&mut scene);
+        verify_prepare(&scene.local.view(), &scene.prepare).unwrap_err()
+    };
+    let order = honest.names["ask1"];
+    let (rate, old) = (honest.own("ask1").order.rate, honest.account().terms.expiry);
+    let (diff, others) = (*honest.diff(), honest.matches().clone());
+    let (theirs, account) = (others[0].order.order.nonce, diff.account);
+    let Prepare { fee_rate, execution_fee, height_hint, batch_version, .. } = honest.prepare;
+    let (first, best) = (honest.prepare.transaction.output[0].value, honest.local.best_height);
+    let ahead = |blocks| best.checked_add(BlockCount::new(blocks)).unwrap();
+
+    let found = refused(|s| s.prepare.batch_version = BatchVersion(0));
+    assert_eq!(found, VerifyError::BatchVersion { expected: batch_version, found: BatchVersion(0) });
+    let found = refused(|s| s.local.best_height = BlockHeight::new(0));
+    assert_eq!(found, VerifyError::Height { best: BlockHeight::new(0), found: height_hint });
+    let found = refused(|s| s.own("ask1").order.max_batch_fee_rate = SatPerKw::FLOOR);
+    assert_eq!(found, VerifyError::FeeRate { order, expected: SatPerKw::FLOOR, found: fee_rate });
+    let found = refused(|s| s.own("ask1").fee_ceiling.base = Sats::ZERO);
+    assert_eq!(found, VerifyError::ExecutionFeeBase { order, expected: Sats::ZERO, found: execution_fee.base });
+    let found = refused(|s| s.own("ask1").fee_ceiling.rate_ppm = 999);
+    assert_eq!(found, VerifyError::ExecutionFeeRate { order, expected: 999, found: execution_fee.rate_ppm });
+    let found = refused(|s| s.diff().ending_balance = Sats::constant(1_000_000));
+    let expected = diff.ending_balance.to_delta();
+    assert_eq!(found, VerifyError::EndingBalance { account, expected, found: Sats::constant(1_000_000) });
+    let found = refused(|s| s.diff().output_index = Some(0));
+    assert_eq!(found, VerifyError::OutputValue { account, expected: diff.ending_balance, found: first });
+    let found = refused(|s| {
+        s.prepare.markets.values_mut().for_each(|market| market.clearing_price = RatePerBillion::new(1));
+        s.matches().iter_mut().for_each(|matched| matched.order.order.rate = RatePerBillion::new(1_000_000));
+    });
+    assert!(matches!(found, VerifyError::ClearingPrice { found, .. } if found == RatePerBillion::new(1)), "{found}");
+    let found = refused(|s| s.matches()[0].order.order.rate = RatePerBillion::new(1));
+    assert_eq!(found, VerifyError::Price { ask: rate, bid: RatePerBillion::new(1) });
+    let found = refused(|s| s.own("ask1").units_unfulfilled = UnitCount::new(4));
+    assert_eq!(found, VerifyError::Overfilled { order, expected: 4, found: 5 });
+    let found = refused(|s| s.own("ask1").order.min_units = UnitCount::new(4));
+    assert_eq!(found, VerifyError::MatchBelowMinimum { order, expected: 4, found: 3 });
+    let found = refused(|s| s.matches()[0].order.order.amount = Sats::constant(299_999));
+    assert_eq!(found, VerifyError::TheirAmount { ours: order, theirs, expected: 2, found: 3 });
+    let found = refused(|s| s.diff().new_expiry = Some(s.account().terms.expiry));
+    assert_eq!(found, VerifyError::ExpiryNotLater { account, expected: old, found: old });
+    let found = refused(|s| s.diff().new_expiry = s.local.best_height.checked_add(BlockCount::new(52_561)));
+    assert_eq!(found, VerifyError::ExpiryTooFar { account, expected: ahead(52_560), found: ahead(52_561) });
+    let found = refused(|s| s.ask_terms().announcement = AnnouncementConstraint::OnlyUnannounced);
+    let expected = AnnouncementConstraint::OnlyUnannounced;
+    assert_eq!(found, VerifyError::Announcement { ours: order, theirs, expected, found: false });
+    let found = refused(|s| s.ask_terms().confirmation = ConfirmationConstraint::OnlyZeroConf);
+    let expected = ConfirmationConstraint::OnlyZeroConf;
+    assert_eq!(found, VerifyError::Confirmation { ours: order, theirs, expected, found: false });
 }
 
 #[test]

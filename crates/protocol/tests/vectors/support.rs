@@ -37,9 +37,11 @@ fn own_folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors")
 }
 
-/// The folder that takes the place of ours, if one is named.
+/// The folder that takes the place of ours, if one is named. Tests run in their package's folder, but whoever names one
+/// stands in the workspace's.
 fn foreign_folder() -> Option<PathBuf> {
-    std::env::var_os("TIDEGATE_VECTORS_DIR").map(PathBuf::from)
+    let named = std::env::var_os("TIDEGATE_VECTORS_DIR").filter(|named| !named.is_empty())?;
+    Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").join(named))
 }
 
 /// The folder whose vectors are judged.

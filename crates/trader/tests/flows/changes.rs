@@ -419,6 +419,7 @@ fn fees_are_raised_where_an_output_is_ours() {
     let mut stage = Stage::with_accounts(AccountVersion::V2);
     assert_eq!(stage.bump(5_000), Err(BumpError::State(AccountState::Open)));
     let deposit = stage.change(What::Deposit).unwrap();
+    assert_eq!(stage.bump(249), Err(BumpError::FeeRate(SatPerKw::new(249))));
     stage.bump(5_000).unwrap();
     stage.bump(9_000).unwrap();
     let children = || {

@@ -296,3 +296,33 @@ fn an_account_that_the_venue_does_not_answer_for_keeps_no_other_away() {
         assert_eq!(stage.status("alice").subscribed_accounts.len(), 2);
     }
 }
+
+#[test]
+fn an_account_that_the_node_does_not_watch_keeps_no_other_away() {
+    let mut stage = Stage::with_accounts(AccountVersion::V2);
+    stage.open(stage.alice.handle.clone(), Sats::constant(1_000_000), AccountVersion::V2).unwrap();
+    let keys: Vec<AccountKey> = stage.status("alice").accounts.iter().map(|account| account.key()).collect();
+    stage.mine(3);
+    for refused in keys.clone() {
+        *stage.alice.store.refused_watch().lock().unwrap() = Some(refused);
+        stage.restart("alice");
+        stage.sim.settle();
+        let other = keys.iter().copied().find(|key| *key != refused).unwrap();
+        let handle = stage.alice.handle.clone();
+        let fee_rate = SatPerKw::new(1_000);
+        let outputs = {
+            let node = stage.alice.node.clone();
+            let script_pubkey = stage.sim.wait(node.new_address(AddressKind::Taproot)).unwrap();
+            vec![bitcoin::TxOut { value: bitcoin::Amount::from_sat(100_000), script_pubkey }]
+        };
+        let request = WithdrawAccount { account: other, outputs, fee_rate, expiry: None, version: None };
+        stage.sim.wait(async move { handle.withdraw(request).await }).unwrap();
+        stage.mine(3);
+        let accounts = stage.status("alice").accounts;
+        let state = accounts.iter().find(|account| account.key() == other).unwrap().state;
+        assert_eq!(state, AccountState::Open, "its confirmation is seen");
+    }
+    *stage.alice.store.refused_watch().lock().unwrap() = None;
+    stage.mine(1);
+    assert!(stage.status("alice").accounts.iter().all(|account| account.state == AccountState::Open));
+}

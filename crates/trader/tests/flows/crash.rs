@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tidegate_ports::{Change, Channels, ClientMessage, Row, Sequence, Store, StoreError};
 use tidegate_protocol::account::{AccountState, AccountVersion};
+use tidegate_protocol::keys::AccountKey;
 use tidegate_protocol::order::OrderState;
 use tidegate_protocol::units::{BlockCount, Sats};
 use tidegate_sandbox::MemoryStore;
@@ -26,9 +27,16 @@ pub(crate) struct CrashStore {
     rows: MemoryStore,
     crash: Arc<Mutex<Option<Crash>>>,
     writes: Arc<AtomicUsize>,
+    /// The account whose watches the node of this store's owner refuses.
+    refused: Arc<Mutex<Option<AccountKey>>>,
 }
 
 impl CrashStore {
+    /// The account whose watches the node refuses, to be set.
+    pub(crate) fn refused_watch(&self) -> Arc<Mutex<Option<AccountKey>>> {
+        Arc::clone(&self.refused)
+    }
+
     /// Commits that were made so far.
     pub(crate) fn writes(&self) -> usize {
         self.writes.load(Ordering::SeqCst)

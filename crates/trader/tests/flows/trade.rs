@@ -3,6 +3,7 @@
 use crate::crash::CrashStore;
 use crate::sim::Sim;
 use crate::venue::{DURATION, Made, TestLink, TestVenue};
+use std::sync::{Arc, Mutex};
 use tidegate_ports::*;
 use tidegate_protocol::account::{Account, AccountState, AccountVersion};
 use tidegate_protocol::batch::{MatchRejectCode, RejectReason};
@@ -14,16 +15,46 @@ use tidegate_trader::*;
 
 struct Env {
     node: SandboxNode,
+    chain: PickyChain,
     link: TestLink,
     store: CrashStore,
     clock: ManualClock,
     entropy: SandboxEntropy,
 }
 
+/// The chain of a node that refuses to watch anything of one account.
+#[derive(Clone)]
+pub(crate) struct PickyChain {
+    node: SandboxNode,
+    refused: Arc<Mutex<Option<AccountKey>>>,
+}
+
+impl Chain for PickyChain {
+    async fn best_height(&self) -> Result<BlockHeight, NodeError> {
+        self.node.best_height().await
+    }
+
+    async fn watch(&self, name: &str, watch: Watch) -> Result<(), NodeError> {
+        let refused = self.refused.lock().unwrap().is_some_and(|key| name.contains(&key.to_string()));
+        if refused {
+            return Err(NodeError::Refused { call: "watch", reason: "it does not like this account".into() });
+        }
+        self.node.watch(name, watch).await
+    }
+
+    async fn unwatch(&self, name: &str) -> Result<(), NodeError> {
+        self.node.unwatch(name).await
+    }
+
+    async fn next_event(&self) -> Result<ChainEvent, NodeError> {
+        self.node.next_event().await
+    }
+}
+
 impl TraderEnv for Env {
     type Wallet = SandboxNode;
     type Signer = SandboxNode;
-    type Chain = SandboxNode;
+    type Chain = PickyChain;
     type Channels = SandboxNode;
     type NodeData = SandboxNode;
     type Link = TestLink;
@@ -37,8 +68,8 @@ impl TraderEnv for Env {
     fn signer(&self) -> &SandboxNode {
         &self.node
     }
-    fn chain(&self) -> &SandboxNode {
-        &self.node
+    fn chain(&self) -> &PickyChain {
+        &self.chain
     }
     fn channels(&self) -> &SandboxNode {
         &self.node
@@ -95,6 +126,7 @@ fn start_with(
     let (handle, trader) = trader(config);
     let env = Env {
         node: node.clone(),
+        chain: PickyChain { node: node.clone(), refused: store.refused_watch() },
         link: venue.link(name),
         store: store.clone(),
         clock: sim.clock.clone(),

@@ -283,7 +283,7 @@ fn of_several_signed_changes_the_one_in_the_block_counts() {
     bench.world.publish(&withdrawn[0].transaction).unwrap();
     bench.mine(1);
     let changed = bench.stored_account(trader.account.key());
-    let after = |number: usize| Some(Seen::Changed(signed.changes[number].after.unwrap()));
+    let after = |number: usize| Some(Seen::Changed(Box::new(signed.changes[number].after.unwrap())));
     let mut expired = closed.transaction.clone();
     expired.input[0].witness =
         Witness::from_slice(&[&[1; 64][..], &[&[0x20][..], &[7; 36], &[0xb1]].concat(), &[0xc0; 33]]);
@@ -376,6 +376,7 @@ fn an_expired_account_is_renewed_but_not_left_expired() {
 
 #[test]
 fn a_change_beyond_the_limits_is_refused() {
+    type Refusal = fn(&ServeError) -> bool;
     let mut bench = Bench::new();
     let mut trader = bench.trader("trader", AccountVersion::V1, 1_000_000);
     let terms = trader.account.terms;
@@ -389,7 +390,7 @@ fn a_change_beyond_the_limits_is_refused() {
     };
     let rich = coin(&bench, 9, 2_000_000_000, false);
     let large = Wish { coins: vec![rich], ..params(1_000_000_001, terms.expiry, AccountVersion::V1) };
-    let rows: [(&str, Wish, fn(&ServeError) -> bool); 6] = [
+    let rows: [(&str, Wish, Refusal); 6] = [
         ("too large", large, |e| matches!(e, ServeError::AccountValue { .. })),
         ("too small", params(99_999, terms.expiry, AccountVersion::V1), |e| {
             matches!(e, ServeError::AccountValue { .. })
@@ -425,6 +426,7 @@ fn a_change_beyond_the_limits_is_refused() {
 
 #[test]
 fn a_change_that_makes_no_sense_is_refused() {
+    type Spoil = fn(&mut ModifyAccount);
     let mut bench = Bench::new();
     let trader = bench.trader("trader", AccountVersion::V2, 500_000);
     let terms = trader.account.terms;
@@ -433,7 +435,12 @@ fn a_change_that_makes_no_sense_is_refused() {
     let wish = Wish { coins, outputs: Vec::new(), params: Some((value, terms.expiry, terms.version)) };
     let (good, _, _) = request(&trader, &wish, begin(&trader).map(|(_, nonce)| nonce));
     let handle = bench.handle.clone();
-    let rows: [(&str, fn(&mut ModifyAccount)); 12] = [
+    let rows: [(&str, Spoil); 13] = [
+        ("scripts without end", |r| {
+            let script_pubkey = ScriptBuf::from_bytes(vec![0x6a; 9_000]);
+            r.new_outputs = vec![TxOut { value: Amount::from_sat(30_000), script_pubkey }; 3];
+            r.new_params.as_mut().unwrap().0 = Sats::constant(480_000);
+        }),
         ("no nonces", |r| r.trader_nonce = None),
         ("no previous outputs", |r| r.prev_outputs.clear()),
         ("one previous output too few", |r| drop(r.prev_outputs.pop())),

@@ -342,3 +342,61 @@ fn a_taproot_witness_is_judged_with_all_spent_outputs() {
     assert_eq!(auditor.counts().witnesses_verified, 1);
     assert_eq!(rules(&auditor), [Rule::AgreedSpend]);
 }
+
+/// Whoever loses the venue's half before it stored anything asks again; of two halves only the last may be used.
+#[test]
+fn a_modification_that_is_asked_for_again_replaces_the_first() {
+    for (used, expected) in [(1, vec![]), (0, vec![Rule::DoubleSigned])] {
+        let mut opened = Opened::new(|_| {});
+        let asked = [VALUE_SAT - 500, VALUE_SAT - 700].map(|value| opened.close(value));
+        for (request, tx) in &asked {
+            let [_, theirs] = opened.halves(tx);
+            opened.modify(request, theirs);
+        }
+        assert_eq!(report(&opened.auditor), "");
+        assert_eq!(opened.auditor.counts().modifications_replaced, 1);
+        let mut tx = asked[used].1.clone();
+        let [own, theirs] = opened.halves(&tx);
+        tx.input[0].witness = Witness::from_slice(&[theirs, own, opened.scripts().script.to_bytes()]);
+        opened.auditor.transaction(&tx);
+        assert_eq!(rules(&opened.auditor), expected, "the {used}. of two");
+    }
+}
+
+#[test]
+fn a_refused_modification_of_a_spent_account_is_no_finding() {
+    let mut opened = Opened::new(|_| {});
+    let (request, mut tx) = opened.close(VALUE_SAT - 500);
+    let [own, theirs] = opened.halves(&tx);
+    opened.modify(&request, theirs.clone());
+    tx.input[0].witness = Witness::from_slice(&[theirs.clone(), own, opened.scripts().script.to_bytes()]);
+    opened.auditor.transaction(&tx);
+    opened.auditor.unary(&me(), "ModifyAccount", &request.encode_to_vec(), None);
+    assert_eq!(report(&opened.auditor), "", "its owner does not know yet");
+    opened.modify(&request, theirs);
+    assert_eq!(rules(&opened.auditor), [Rule::Modification], "but nobody signs for it any more");
+}
+
+#[test]
+fn a_modification_beyond_its_limits_is_found() {
+    type Spoil = fn(&mut rpc::ServerModifyAccountRequest);
+    let new = |value, version| rpc::server_modify_account_request::NewAccountParameters { value, expiry: 0, version };
+    let cases: [(&str, Spoil); 3] = [
+        ("nothing is left for the fee", |request| request.new_outputs[0].value = VALUE_SAT),
+        ("too little is left", |request| request.new_outputs[0].value = 1_000),
+        ("an unknown version", |request| request.new_outputs[0].value = 1_000),
+    ];
+    for (index, (name, spoil)) in cases.into_iter().enumerate() {
+        let mut opened = Opened::new(|_| {});
+        let (mut request, tx) = opened.close(VALUE_SAT - 500);
+        spoil(&mut request);
+        request.new_params = match index {
+            1 => Some(new(99_999, 0)),
+            2 => Some(new(VALUE_SAT - 5_000, 3)),
+            _ => None,
+        };
+        let [_, theirs] = opened.halves(&tx);
+        opened.modify(&request, theirs);
+        assert!(rules(&opened.auditor).contains(&Rule::Modification), "{name}: {}", report(&opened.auditor));
+    }
+}

@@ -467,3 +467,38 @@ fn a_missed_finalize_is_made_up_for_by_the_chain() {
     assert_eq!(report(&auditor), "");
     assert!(auditor.batches[&txid].views[&me()].settled);
 }
+
+/// The wire may carry a message twice: what came of a proposal that is told again, word for word, stays.
+#[test]
+fn a_proposal_that_is_told_again_keeps_its_acceptance() {
+    let entry = vectors("batch_accept.json");
+    let mut auditor = auditor_of(&entry, true);
+    let whole = Story::of(&entry);
+    let only = |story: Story| Story { accepts: false, ..story };
+    Story { begin: None, sign: None, finalize: None, chain: None, ..whole.clone() }.tell(&mut auditor);
+    let again = Story { prepare: whole.prepare.clone(), ..Story::default() };
+    only(again.clone()).tell(&mut auditor);
+    Story { begin: whole.begin.clone(), sign: whole.sign.clone(), ..Story::default() }.tell(&mut auditor);
+    only(again).tell(&mut auditor);
+    Story { finalize: whole.finalize.clone(), chain: whole.chain, ..Story::default() }.tell(&mut auditor);
+    assert_eq!(report(&auditor), "");
+    assert_eq!(auditor.counts().finalized, 1);
+}
+
+/// A round may be repeated at a greater height; but all who sign it were told the same one.
+#[test]
+fn signers_of_different_rounds_are_found_on_the_chain() {
+    let entry = vectors("batch_accept.json");
+    for (shift, found) in [(0, false), (1, true)] {
+        let mut auditor = auditor_of(&entry, true);
+        let story = Story::of(&entry);
+        Story { finalize: None, chain: None, ..story.clone() }.tell(&mut auditor);
+        let txid = *auditor.current.get(&me()).unwrap();
+        let record = auditor.batches.get_mut(&txid).unwrap();
+        let mut other = record.views[&me()].clone();
+        other.common.height_hint += shift;
+        record.views.insert(crate::Caller("the other".to_owned()), other);
+        Story { chain: story.chain, ..Story::default() }.tell(&mut auditor);
+        assert_eq!(rules(&auditor).contains(&Rule::OneBatch), found, "{}", report(&auditor));
+    }
+}
