@@ -102,7 +102,7 @@ fn five_years() {
         seen_at: Timestamp(number * 600_000),
         duration: DURATION,
         price: RatePerBillion::new(800),
-        pairs: vec![pair.clone(); 3],
+        pairs: vec![pair; 3],
         batch_fee_rate: SatPerKw::new(1_000),
     };
     let view = MarketView { clearings: (0..FIVE_YEARS).map(clearing).collect(), ..MarketView::default() };

@@ -1,5 +1,6 @@
 //! Data for tests.
 
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use std::collections::BTreeMap;
 use tidegate_engine::strategy::Now;
 use tidegate_engine::view::{
@@ -21,6 +22,16 @@ pub(crate) const D4032: BlockCount = BlockCount::new(4_032);
 pub(crate) const FEE: ExecutionFee = ExecutionFee { base: Sats::constant(1), rate_ppm: 1_000 };
 
 /// A valid point for each number above 0.
+/// So many cases, always the same: a failure repeats by itself.
+pub(crate) fn always(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        rng_seed: RngSeed::Fixed(20_261_122),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 pub(crate) fn point(seed: u32) -> PublicKey {
     let mut secret = [7_u8; 32];
     secret[28..].copy_from_slice(&seed.to_be_bytes());

@@ -85,7 +85,7 @@ impl Agent {
         self.view = MarketView {
             at,
             observed_since: Timestamp(1_000_000),
-            clearings: clearings.to_vec(),
+            clearings: clearings.to_vec().into(),
             interest: vec![
                 Seen::now(at, crate::fixtures::interest(open.1, 0)),
                 Seen::now(at, {

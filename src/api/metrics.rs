@@ -7,6 +7,8 @@ use prometheus::{
 
 type Made<T> = Result<T, prometheus::Error>;
 
+const CLOCK_JUMPS: &str = "Times that the system's clock was found set by more than 5 seconds since the start";
+
 /// Makes metrics and registers them.
 struct Maker(Registry);
 
@@ -96,6 +98,8 @@ pub struct AgentMetrics {
     pub best_height_blocks: IntGauge,
     /// Unix time of the last decision.
     pub last_decision_seconds: Gauge,
+    /// How often the system's clock was found set by more than 5 seconds, either way, since the start.
+    pub clock_jumps_total: IntCounter,
 }
 
 impl AgentMetrics {
@@ -162,6 +166,7 @@ impl AgentMetrics {
                 .int_gauge("tidegate_venue_subscribed", "1 while accounts are subscribed at the venue")?,
             best_height_blocks: m.int_gauge("tidegate_best_height_blocks", "Best height of the node")?,
             last_decision_seconds: m.gauge("tidegate_last_decision_seconds", "Unix time of the last decision")?,
+            clock_jumps_total: m.counter("tidegate_clock_jumps_total", CLOCK_JUMPS)?,
             registry: m.0,
         })
     }
@@ -180,6 +185,8 @@ pub struct VenueMetrics {
     pub orders: IntGaugeVec,
     /// Batches made final.
     pub batches_total: IntCounter,
+    /// How often the system's clock was found set by more than 5 seconds, either way, since the start.
+    pub clock_jumps_total: IntCounter,
 }
 
 impl VenueMetrics {
@@ -194,6 +201,7 @@ impl VenueMetrics {
             accounts: m.int_gauges("tidegate_venue_accounts", "Accounts by state", &["state"])?,
             orders: m.int_gauges("tidegate_venue_orders", "Open orders by side", &["side"])?,
             batches_total: m.counter("tidegate_venue_batches_total", "Batches made final")?,
+            clock_jumps_total: m.counter("tidegate_venue_clock_jumps_total", CLOCK_JUMPS)?,
             registry: m.0,
         })
     }

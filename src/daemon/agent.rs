@@ -8,7 +8,7 @@ use super::observe::ObserveError;
 use super::parts::TraderParts;
 use super::report::{StatusReport, update_metrics};
 use crate::api::operator::{self, Asked, BoundApi, Operator, Stage, WishError, Wishes};
-use crate::api::{self, AgentMetrics, Answer, BoundHttp, Page, render};
+use crate::api::{self, AgentMetrics, Answer, BoundHttp, Page, raise_to, render};
 use crate::config::{AgentConfig, load_strategy};
 use crate::node::{LndNode, Role};
 use crate::runtime::{OsEntropy, Shutdown, SystemClock};
@@ -219,6 +219,7 @@ impl Page for AgentPage {
     fn metrics(&self) -> Answer {
         let (trader, metrics, waiting) = (self.trader.clone(), self.metrics.clone(), self.waiting.clone());
         Box::pin(async move {
+            raise_to(&metrics.clock_jumps_total, SystemClock::jumps());
             if waiting.reason().is_none() {
                 let status = trader.status().await.map_err(|gone| gone.to_string())?;
                 update_metrics(&metrics, &status);

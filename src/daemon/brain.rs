@@ -91,7 +91,7 @@ impl<S: Strategy, J: Store> Brain<S, J> {
     /// # Errors
     /// [`RoundError`]; then nothing was placed.
     pub(crate) async fn round<E: TraderEnv>(&mut self, env: &E, trader: &Handle) -> Result<Round, RoundError> {
-        let Look { view, status, venue_silent } = self.observer.look(env, trader).await?;
+        let Look { status, venue_silent } = self.observer.look(env, trader).await?;
         if self.halted {
             return Ok(cancel_all(trader, &status).await);
         }
@@ -101,10 +101,11 @@ impl<S: Strategy, J: Store> Brain<S, J> {
         let Some(strategy) = &self.strategy else {
             return Ok(Round { venue_silent: venue_silent.is_some(), ..Round::default() });
         };
+        let view = self.observer.view();
         let height = view.height().unwrap_or(BlockHeight::new(0));
         let now = Now { time: env.clock().now(), height };
         let place = Place { journal_sequence: self.next_entry, store_sequence: status.sequence.0 };
-        let decided = step(strategy, &mut self.state, &self.gate, &view, now, place);
+        let decided = step(strategy, &mut self.state, &self.gate, view, now, place);
         for reason in &decided.entry.reasons {
             tracing::debug!(strategy = strategy.name(), "{reason}");
         }
@@ -154,10 +155,11 @@ impl<S: Strategy, J: Store> Brain<S, J> {
             ObserveError::Node(error) => WishError::Node(error),
             ObserveError::Trader(gone) => WishError::Gone(gone),
         })?;
-        let height = look.view.height().unwrap_or(BlockHeight::new(0));
+        let view = self.observer.view();
+        let height = view.height().unwrap_or(BlockHeight::new(0));
         let now = Now { time: env.clock().now(), height };
-        let answer = self.gate.approve(judged_as(&wish), &look.view);
-        let entry = self.entry_of(&wish, &answer, now, &look.view, look.status.sequence, by);
+        let answer = self.gate.approve(judged_as(&wish), view);
+        let entry = self.entry_of(&wish, &answer, now, view, look.status.sequence, by);
         self.write(&entry).await?;
         let approved = answer?;
         let name = intent_name(approved.get());

@@ -32,10 +32,8 @@ pub(crate) enum ObserveError {
     Trader(#[from] Gone),
 }
 
-/// What one look saw.
+/// What one look saw, beside the [view](Observer::view).
 pub(crate) struct Look {
-    /// Everything known, each datum with the time it became known.
-    pub(crate) view: MarketView,
     /// The trader's own state.
     pub(crate) status: Status,
     /// Why the venue's data are as old as they are; nothing when they are fresh.
@@ -86,7 +84,13 @@ impl Observer {
             Err(error) => Some(error),
         };
         self.add_own(&status, now);
-        Ok(Look { view: self.view.clone(), status, venue_silent })
+        Ok(Look { status, venue_silent })
+    }
+
+    /// Everything known at the last look, each datum with the time it became known. It is lent, never copied: the
+    /// history grows with the years.
+    pub(crate) fn view(&self) -> &MarketView {
+        &self.view
     }
 
     fn add_venue(&mut self, data: VenueData, now: Timestamp) {
@@ -95,7 +99,8 @@ impl Observer {
             // Before our first look, what the venue still tells of its past is known without gap.
             view.observed_since = data.snapshots.last().map_or(now, |oldest| Timestamp(oldest.created_ns / 1_000_000));
         }
-        for snapshot in &data.snapshots {
+        // The venue tells the newest first; in the order of their times each is appended.
+        for snapshot in data.snapshots.iter().rev() {
             view.add_snapshot(snapshot, now);
         }
         view.terms = vec![Seen::now(now, data.terms)];

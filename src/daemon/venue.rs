@@ -106,6 +106,7 @@ impl Page for VenuePage {
     fn metrics(&self) -> Answer {
         let (handle, metrics, waiting) = (self.handle.clone(), self.metrics.clone(), self.waiting.clone());
         Box::pin(async move {
+            raise_to(&metrics.clock_jumps_total, SystemClock::jumps());
             if waiting.reason().is_some() {
                 return render(&metrics.registry);
             }

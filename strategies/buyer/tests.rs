@@ -1,7 +1,7 @@
 use super::{Buyer, BuyerConfig, BuyerState, PRESET, deadline_bid};
 use crate::fixtures::{
-    D2016, D4032, DAY_MS, FEE, NOW, account, clearing, interest, later, lease, now, order, rate, seen, traded, units,
-    view,
+    D2016, D4032, DAY_MS, FEE, NOW, account, always, clearing, interest, later, lease, now, order, rate, seen, traded,
+    units, view,
 };
 use proptest::prelude::*;
 use tidegate_engine::strategy::{Decision, Intent, OrderIntent, Reason, Strategy};
@@ -226,7 +226,7 @@ fn random_view(clearings: &[(u32, u32, u32)], fee_rate: u64, value: u64, bought:
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(always(96))]
 
     #[test]
     fn bids_stay_within_willingness_target_and_account(

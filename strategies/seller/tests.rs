@@ -1,7 +1,7 @@
 use super::{PRESET, Seller, SellerConfig, SellerState};
 use crate::fixtures::{
-    D2016, D4032, DAY_MS, NOW, account, clearing, interest, later, lease, now, order, rate, rated, seen, traded, units,
-    view,
+    D2016, D4032, DAY_MS, NOW, account, always, clearing, interest, later, lease, now, order, rate, rated, seen,
+    traded, units, view,
 };
 use proptest::prelude::*;
 use tidegate_engine::strategy::{AnchorSource, Decision, Intent, Now, OrderIntent, Reason, Strategy};
@@ -123,7 +123,7 @@ fn patience_lowers_the_ask_with_each_silent_window_down_to_the_reservation() {
 #[test]
 fn a_neighbour_bucket_gives_the_anchor_at_equal_return() {
     let mut view = view();
-    view.clearings = vec![clearing(1, D4032, 2_000, 4_000)];
+    view.clearings = vec![clearing(1, D4032, 2_000, 4_000)].into();
     let (source, anchor, quote) = anchor_of(&decide(&view));
     assert_eq!(source, AnchorSource::NeighbourBucket);
     // Shorter leases spread the same fees over fewer blocks: the rate is higher.
@@ -323,7 +323,7 @@ fn check_limits(view: &MarketView, fee_rate: u64, decision: &Decision) -> Result
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(always(96))]
 
     #[test]
     fn asks_never_fall_below_the_reservation_nor_exceed_the_account((view, fee_rate) in any_view()) {

@@ -100,7 +100,7 @@ const SEVERAL_COMPARED: &str = "accounts, orders, reserved value, channels at bo
     auditor";
 
 const KILLS: &str = "a lease for each kill: our trader after accept, after it signed (signature lost, signature sent), before finalize; our node \
-    after prepare, after the channel was opened, after our signature; the venue between storing a batch and publishing it";
+    after prepare (buyer only), after the channel was opened, after our signature; the venue between storing a batch and publishing it";
 const KILLS_COMPARED: &str = "as for a lease of the matrix: it happens once, and nothing else does; auditor";
 
 type Key = (String, Option<usize>);

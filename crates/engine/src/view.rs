@@ -4,8 +4,10 @@
 //! The shell fills a [`MarketView`] with plain data; strategies and the gate only read it. `as_of` is the one place
 //! that hides the future: it filters on `seen_at`, never on `event_at`.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use tidegate_ports::BatchSnapshot;
 pub use tidegate_ports::{DurationState, Interest, MarketInterest, Terms, Timestamp};
 use tidegate_protocol::account::{Account, AccountState, AccountVersion};
@@ -70,6 +72,70 @@ pub struct Clearing {
     pub pairs: Vec<ClearedPair>,
     /// Chain fee rate of the batch.
     pub batch_fee_rate: SatPerKw,
+}
+
+/// Past clearings, oldest first. Copies share them until one is changed: years of batches are tens of megabytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History(Arc<Vec<Clearing>>);
+
+impl History {
+    /// The part that was known at `at`; all of it is shared.
+    fn as_of(&self, at: Timestamp) -> History {
+        let known = |clearing: &&Clearing| clearing.seen_at <= at;
+        if self.0.iter().all(|clearing| known(&clearing)) {
+            self.clone()
+        } else {
+            self.0.iter().filter(known).cloned().collect()
+        }
+    }
+}
+
+impl Deref for History {
+    type Target = Vec<Clearing>;
+
+    fn deref(&self) -> &Vec<Clearing> {
+        &self.0
+    }
+}
+
+/// Whoever changes shared clearings gets a copy of its own.
+impl DerefMut for History {
+    fn deref_mut(&mut self) -> &mut Vec<Clearing> {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl From<Vec<Clearing>> for History {
+    fn from(clearings: Vec<Clearing>) -> History {
+        History(Arc::new(clearings))
+    }
+}
+
+impl FromIterator<Clearing> for History {
+    fn from_iter<I: IntoIterator<Item = Clearing>>(clearings: I) -> History {
+        History::from(Vec::from_iter(clearings))
+    }
+}
+
+impl IntoIterator for History {
+    type Item = Clearing;
+    type IntoIter = std::vec::IntoIter<Clearing>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        Arc::unwrap_or_clone(self.0).into_iter()
+    }
+}
+
+impl Serialize for History {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_slice().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for History {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<History, D::Error> {
+        Vec::deserialize(deserializer).map(History::from)
+    }
 }
 
 /// An account of ours.
@@ -255,7 +321,7 @@ pub struct MarketView {
     /// Since when clearings are known without gap: before it, silence means nothing.
     pub observed_since: Timestamp,
     /// Past clearings, oldest first.
-    pub clearings: Vec<Clearing>,
+    pub clearings: History,
     /// Open interest, own orders included, as the venue says it.
     pub interest: Vec<Seen<BTreeMap<BlockCount, MarketInterest>>>,
     /// Terms of the venue.
@@ -303,7 +369,7 @@ impl MarketView {
         MarketView {
             at,
             observed_since: self.observed_since,
-            clearings: self.clearings.iter().filter(|clearing| clearing.seen_at <= at).cloned().collect(),
+            clearings: self.clearings.as_of(at),
             interest: known(&self.interest, at),
             terms: known(&self.terms, at),
             ratings: known(&self.ratings, at),
@@ -316,20 +382,20 @@ impl MarketView {
         }
     }
 
-    /// Adds a past batch; one that is already known changes nothing.
+    /// Adds a past batch; one that is already known, by its name and the time that the venue made it, changes nothing.
+    ///
+    /// Batches that are told in the order of their times are appended at no cost that grows with the history; another
+    /// finds its place by binary search.
     pub fn add_snapshot(&mut self, snapshot: &BatchSnapshot, seen_at: Timestamp) {
         let event_at = Timestamp(snapshot.created_ns / 1_000_000);
         for (duration, (price, matches)) in &snapshot.markets {
-            let same = |known: &Clearing| known.batch_id == snapshot.batch_id && known.duration == *duration;
-            if self.clearings.iter().any(same) {
-                continue;
-            }
+            let Some(place) = self.place_of(snapshot.batch_id, event_at, *duration) else { continue };
             let pairs = matches.iter().map(|pair| ClearedPair {
                 ask_rate: pair.ask_rate,
                 bid_rate: pair.bid_rate,
                 units: pair.units,
             });
-            self.clearings.push(Clearing {
+            let clearing = Clearing {
                 batch_id: snapshot.batch_id,
                 event_at,
                 seen_at,
@@ -337,9 +403,22 @@ impl MarketView {
                 price: *price,
                 pairs: pairs.collect(),
                 batch_fee_rate: snapshot.fee_rate,
-            });
+            };
+            self.clearings.insert(place, clearing);
         }
-        self.clearings.sort_by_key(|clearing| (clearing.event_at, clearing.duration));
+    }
+
+    /// Where a clearing belongs: behind all that are not later. Nothing when it is known.
+    fn place_of(&self, batch_id: BatchId, event_at: Timestamp, duration: BlockCount) -> Option<usize> {
+        let key = (event_at, duration);
+        let key_of = |known: &Clearing| (known.event_at, known.duration);
+        if self.clearings.last().is_none_or(|last| key_of(last) < key) {
+            return Some(self.clearings.len());
+        }
+        let end = self.clearings.partition_point(|known| key_of(known) <= key);
+        let (upto, _) = self.clearings.split_at(end);
+        let known = upto.iter().rev().take_while(|known| key_of(known) == key).any(|known| known.batch_id == batch_id);
+        (!known).then_some(end)
     }
 
     /// The newest terms with their times.

@@ -16,7 +16,7 @@ fn later<T>(value: T, seen_at: u64) -> Seen<T> {
 fn as_of_hides_what_was_seen_later_whenever_it_happened() {
     let mut view = view();
     view.clearings =
-        vec![clearing(1, 1_000, 2_000), Clearing { seen_at: Timestamp(9_000), ..clearing(2, 1_500, 2_000) }];
+        vec![clearing(1, 1_000, 2_000), Clearing { seen_at: Timestamp(9_000), ..clearing(2, 1_500, 2_000) }].into();
     view.heights.push(later(BlockHeight::new(2_000), 20_000));
     view.accounts.push(later(fixtures::account(1, 1), 20_000));
     view.leases.push(later(lease(1, Side::Ask), 20_000));
@@ -43,10 +43,17 @@ fn newest_row_of_an_order_wins() {
     assert_eq!(view.live_orders().map(|order| order.nonce).collect::<Vec<_>>(), [OrderNonce::new([2; 32])]);
 }
 
-#[test]
-fn snapshots_become_clearings_once() {
-    let snapshot = BatchSnapshot {
-        batch_id: BatchId::new(point(3)),
+/// What the venue tells of batch `seed`, made at this second.
+fn snapshot(seed: u8, second: u64, durations: &[u32]) -> BatchSnapshot {
+    let pair = SnapshotMatch {
+        ask_rate: RatePerBillion::new(800),
+        bid_rate: RatePerBillion::new(900),
+        units: UnitCount::new(4),
+        channel_type: OrderChannelType::PeerDependent,
+    };
+    let market = || (RatePerBillion::new(900), vec![pair.clone()]);
+    BatchSnapshot {
+        batch_id: BatchId::new(point(seed)),
         previous: None,
         transaction: Transaction {
             version: transaction::Version::TWO,
@@ -55,25 +62,53 @@ fn snapshots_become_clearings_once() {
             output: vec![],
         },
         fee_rate: SatPerKw::new(300),
-        created_ns: 7_000_000_000,
-        markets: BTreeMap::from([(
-            DAY,
-            (
-                RatePerBillion::new(900),
-                vec![SnapshotMatch {
-                    ask_rate: RatePerBillion::new(800),
-                    bid_rate: RatePerBillion::new(900),
-                    units: UnitCount::new(4),
-                    channel_type: OrderChannelType::PeerDependent,
-                }],
-            ),
-        )]),
-    };
+        created_ns: second * 1_000_000_000,
+        markets: durations.iter().map(|blocks| (BlockCount::new(*blocks), market())).collect(),
+    }
+}
+
+#[test]
+fn snapshots_become_clearings_once() {
+    let snapshot = snapshot(3, 7, &[2_016]);
     let mut view = view();
     view.add_snapshot(&snapshot, Timestamp(8_000));
     view.add_snapshot(&snapshot, Timestamp(9_000));
     assert_eq!(view.clearings.len(), 1);
     assert_eq!((view.clearings[0].event_at, view.clearings[0].seen_at), (Timestamp(7_000), Timestamp(8_000)));
+}
+
+/// As it was done before: look through all, append, sort all.
+fn add_by_sorting(clearings: &mut Vec<Clearing>, snapshot: &BatchSnapshot, seen_at: Timestamp) {
+    let mut fresh = MarketView::default();
+    fresh.add_snapshot(snapshot, seen_at);
+    fresh
+        .clearings
+        .retain(|new| !clearings.iter().any(|known| (known.batch_id, known.duration) == (new.batch_id, new.duration)));
+    clearings.append(&mut fresh.clearings);
+    clearings.sort_by_key(|clearing| (clearing.event_at, clearing.duration));
+}
+
+#[test]
+fn snapshots_take_their_places_in_whatever_order_they_are_told() {
+    // Two batches of one moment, batches of several durations, each told several times and in each order.
+    let told = [
+        snapshot(1, 7, &[2_016, 4_032]),
+        snapshot(2, 7, &[2_016]),
+        snapshot(3, 5, &[4_032]),
+        snapshot(4, 9, &[2_016, 4_032, 6_048]),
+        snapshot(5, 7, &[4_032, 6_048]),
+    ];
+    let count = told.len();
+    for number in 0..count.pow(6) {
+        let (mut view, mut sorted) = (MarketView::default(), Vec::new());
+        for step in 0..6 {
+            let snapshot = &told[number / count.pow(step) % count];
+            let seen_at = Timestamp(10_000 + u64::from(step));
+            view.add_snapshot(snapshot, seen_at);
+            add_by_sorting(&mut sorted, snapshot, seen_at);
+        }
+        assert_eq!(*view.clearings, sorted, "{number}");
+    }
 }
 
 #[test]
@@ -117,7 +152,7 @@ fn fee_quantile_is_the_nearest_rank() {
 fn windows_count_silence_and_take_own_pairs_out() {
     let mut view = view();
     let own = lease(2, Side::Ask);
-    view.clearings = vec![clearing(1, 1_500, 2_400), clearing(2, 4_500, 2_500)];
+    view.clearings = vec![clearing(1, 1_500, 2_400), clearing(2, 4_500, 2_500)].into();
     view.leases.push(later(LeaseView { booked_at: Timestamp(4_600), ..own }, 1));
     let spec = WindowSpec { length_ms: 3_000, max_windows: 10 };
     let cut = windows(&view, DAY, Side::Ask, UnitCount::new(1), spec);
@@ -140,6 +175,28 @@ fn an_order_that_stood_through_a_window_is_a_probe() {
     let probes: Vec<usize> = cut.iter().map(|window| window.probes.len()).collect();
     assert_eq!(probes, [1, 1, 0, 0, 0]);
     assert!(windows(&view, DAY, Side::Bid, UnitCount::new(1), spec).iter().all(|window| window.probes.is_empty()));
+}
+
+#[test]
+fn copies_share_the_history_until_one_changes() {
+    let mut view = view();
+    view.clearings = vec![clearing(1, 1_000, 2_000), clearing(2, 1_500, 2_000)].into();
+    let address = view.clearings.as_ptr();
+    let (copy, now) = (view.clone(), view.as_of(Timestamp(10_000)));
+    assert_eq!([copy.clearings.as_ptr(), now.clearings.as_ptr()], [address; 2], "shared");
+    let mut changed = copy;
+    changed.add_snapshot(&snapshot(3, 7, &[2_016]), Timestamp(8_000));
+    assert_eq!((changed.clearings.len(), view.clearings.len()), (3, 2));
+    // Nobody else looks at it any more: it grows where it is, and a known batch leaves it alone.
+    drop(now);
+    view.clearings.reserve(1);
+    let address = view.clearings.as_ptr();
+    let lent = view.clone();
+    view.add_snapshot(&snapshot(1, 1, &[2_016]), Timestamp(9_000));
+    let before = view.clearings.as_ptr();
+    drop(lent);
+    view.add_snapshot(&snapshot(4, 9, &[2_016]), Timestamp(9_000));
+    assert_eq!((before, view.clearings.as_ptr(), view.clearings.len()), (address, address, 3));
 }
 
 #[test]

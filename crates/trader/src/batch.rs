@@ -7,6 +7,7 @@ use crate::book::{Book, OrderEventKind, Remains, Update};
 use crate::desk::{Desk, Moment};
 use crate::funding::{self, Refusal};
 use crate::pending;
+use crate::ratings::{self, ToldRating};
 use crate::receipt::release_batch;
 use crate::staging::{self, Basis};
 use crate::verified::Verified;
@@ -72,12 +73,16 @@ async fn clean_up_earlier<E: TraderEnv>(env: &E, desk: &Desk, batch: &VerifiedBa
     let forgotten = given_up.into_iter().filter(|txid| *txid != remains.txid);
     let mut updates: Vec<Update> = forgotten.map(Update::Forget).collect();
     updates.push(Update::Remains(Box::new(remains)));
+    let now = env.clock().now();
+    updates.extend(desk.look(|book, moment| ratings::to_store(book, moment, now)));
     desk.update(move |_| updates).await;
     Ok(())
 }
 
-/// What the venue says of the nodes whose tier matters to bids of ours. A node that it does not tell about in time is
-/// missing.
+/// What the venue says of the nodes whose tier matters to bids of ours. Of a node that it does not tell about in time
+/// counts what it said before, with its age; a node that it never told about is missing.
+///
+/// What it says is stored with the proposal's other traces, or with the refusal that it causes.
 async fn ratings<E: TraderEnv>(env: &E, desk: &Desk, prepare: &Prepare) -> BTreeMap<NodeId, NodeRating> {
     let nodes: BTreeSet<NodeId> = desk.read(|book| {
         let selective = |nonce: &OrderNonce| {
@@ -94,13 +99,22 @@ async fn ratings<E: TraderEnv>(env: &E, desk: &Desk, prepare: &Prepare) -> BTree
     let asked: Vec<NodeId> = nodes.iter().copied().collect();
     match in_time(env, env.link().ratings(&asked)).await {
         Ok(answer) => {
+            let at = env.clock().now();
             let answer = answer.into_iter().filter(|(node, _)| nodes.contains(node));
-            answer.map(|(node, tier)| (node, NodeRating { tier, age_seconds: 0 })).collect()
+            desk.note(|moment| ratings::hear(moment, answer.map(|(node, tier)| ToldRating { node, tier, at })));
         }
-        Err(refusal) => {
-            tracing::warn!(reason = refusal.message, "ratings are not known");
-            BTreeMap::new()
-        }
+        Err(refusal) => tracing::warn!(reason = refusal.message, "the venue does not rate nodes now"),
+    }
+    let now = env.clock().now();
+    desk.look(|book, moment| ratings::known(book, moment, &nodes, now))
+}
+
+/// A bad rating that refused a batch refuses the next one too, also when the venue is silent then and we restarted.
+async fn remember_ratings<E: TraderEnv>(env: &E, desk: &Desk) {
+    let now = env.clock().now();
+    let news = desk.look(|book, moment| ratings::to_store(book, moment, now));
+    if !news.is_empty() {
+        desk.update(move |_| news).await;
     }
 }
 
@@ -123,7 +137,12 @@ async fn verify<E: TraderEnv>(env: &E, desk: &Desk, node: &NodeInfo, prepare: &P
     });
     match verified {
         Ok(verified) => Ok(verified),
-        Err(error) => Err(refusal(env, desk, prepare, error).await),
+        Err(error) => {
+            if matches!(error, VerifyError::NodeTier { .. }) {
+                remember_ratings(env, desk).await;
+            }
+            Err(refusal(env, desk, prepare, error).await)
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! writer. Invariant: after a commit the book equals what [`Book::from_rows`] reads from the store.
 
 use crate::machine::{AccountEvent, OrderFate, Transition, next, next_order};
+use crate::ratings::ToldRating;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -347,6 +348,10 @@ pub(crate) enum Update {
     Remains(Box<Remains>),
     /// Nothing of this proposal is at the node any more, or its batch says what is.
     Forget(Txid),
+    /// What the venue said about a node.
+    Rate(ToldRating),
+    /// Forgets it.
+    Unrate(NodeId),
 }
 
 /// An account for which a reservation was asked, but of which nothing else is known yet.
@@ -373,13 +378,14 @@ const BATCH: &str = "batch";
 const EVENT: &str = "event";
 const REMAINS: &str = "remains";
 const PLACED: &str = "placed";
+const RATING: &str = "rating";
 const CHANGE: &str = "change";
 const META: &str = "meta";
 const NODE_KEY: &str = "node";
 const RESERVING_KEY: &str = "reserving";
 
 /// Tables of a trader's store.
-pub const TABLES: [&str; 10] = [ACCOUNT, ORDER, STAGED, LEASE, BATCH, EVENT, REMAINS, CHANGE, META, PLACED];
+pub const TABLES: [&str; 11] = [ACCOUNT, ORDER, STAGED, LEASE, BATCH, EVENT, REMAINS, CHANGE, META, PLACED, RATING];
 
 /// The durable state in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -400,6 +406,8 @@ pub struct Book {
     pub leases: BTreeMap<OutPoint, Lease>,
     /// Final batches by name.
     pub batches: BTreeMap<BatchId, BatchRecord>,
+    /// What the venue said about nodes, as far as it is remembered.
+    pub ratings: BTreeMap<NodeId, ToldRating>,
     /// Identity of the node that the store belongs to.
     pub node: Option<NodeId>,
     /// Account whose reservation was interrupted.
@@ -435,6 +443,7 @@ impl Book {
                 Update::Placed(order, at)
             }
             CHANGE => Update::Change(Box::new(change(row)?)),
+            RATING => Update::Rate(parse(row)?),
             META if row.key == NODE_KEY => Update::Node(parse(row)?),
             META => Update::Reserving(parse(row)?),
             _ => return Err(corrupt(row, "unknown table".into())),
@@ -472,6 +481,10 @@ impl Book {
             Update::Remains(remains) => self.remains.extend([(remains.txid, *remains)]),
             Update::Forget(txid) => {
                 self.remains.remove(&txid);
+            }
+            Update::Rate(told) => self.ratings.extend([(told.node, told)]),
+            Update::Unrate(node) => {
+                self.ratings.remove(&node);
             }
         }
     }
@@ -561,6 +574,8 @@ impl Update {
             Update::Placed(order, _) => order.to_string(),
             Update::Remains(remains) => remains.txid.to_string(),
             Update::Forget(txid) => txid.to_string(),
+            Update::Rate(told) => told.node.to_string(),
+            Update::Unrate(node) => node.to_string(),
         }
     }
 
@@ -582,6 +597,8 @@ impl Update {
             Update::Placed(order, at) => put(PLACED, key, &(order, at)),
             Update::Remains(row) => put(REMAINS, key, row),
             Update::Forget(_) => Change::Delete { table: REMAINS, key },
+            Update::Rate(row) => put(RATING, key, row),
+            Update::Unrate(_) => Change::Delete { table: RATING, key },
         }
     }
 }
@@ -612,6 +629,7 @@ fn corrupt(row: &Row, reason: String) -> StoreError {
 mod tests {
     use super::*;
     use crate::fixtures;
+    use tidegate_protocol::order::NodeTier;
 
     fn rows(book: &Book, updates: &[Update]) -> Vec<Row> {
         let rows = book.rows(updates).into_iter().map(|change| match change {
@@ -652,6 +670,7 @@ mod tests {
             Update::Event(Box::new(event.clone())),
             Update::Event(Box::new(event)),
             Update::Node(fixtures::node(4)),
+            Update::Rate(ToldRating { node: fixtures::node(5), tier: NodeTier::Tier0, at: Timestamp(3) }),
             Update::Reserving(Box::new(Some(Reserving {
                 key: fixtures::own_ask(1).multisig,
                 value: Sats::constant(500_000),

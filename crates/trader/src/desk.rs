@@ -7,6 +7,7 @@
 use crate::book::{Book, Update};
 use crate::config::TraderConfig;
 use crate::error::Halt;
+use crate::ratings::ToldRating;
 use crate::receipt::{self, Receipt};
 use crate::verified::Verified;
 use bitcoin::Txid;
@@ -19,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tidegate_ports::{Clock, NodeError, NodeInfo, Sequence, Store, Terms, Timestamp};
 use tidegate_protocol::account::Account;
 use tidegate_protocol::batch::BatchVersion;
-use tidegate_protocol::keys::{AccountKey, OrderNonce};
+use tidegate_protocol::keys::{AccountKey, NodeId, OrderNonce};
 use tidegate_protocol::units::BlockHeight;
 
 /// What is known now, and is asked anew after a restart.
@@ -55,6 +56,8 @@ pub(crate) struct Moment {
     pub(crate) refused: BTreeMap<Txid, String>,
     /// Accounts that the venue did not know when we subscribed them.
     pub(crate) unannounced: BTreeSet<AccountKey>,
+    /// What the venue said about nodes since the start.
+    pub(crate) ratings: BTreeMap<NodeId, ToldRating>,
     /// The batch under way, once it is verified and until it is signed or refused.
     pub(crate) verified: Option<Verified>,
 }

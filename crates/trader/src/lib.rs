@@ -23,6 +23,7 @@ mod handle;
 mod machine;
 mod orders;
 mod pending;
+mod ratings;
 mod receipt;
 mod run;
 mod staging;
@@ -47,6 +48,7 @@ pub use error::{
 };
 pub use handle::Handle;
 pub use machine::{AccountEvent, OrderFate, Transition, next, next_order};
+pub use ratings::ToldRating;
 pub use receipt::{CommittedSpend, Receipt, Released, release_batch, release_change};
 pub use run::{Trader, trader};
 pub use status::{Status, Stuck, Waiting};

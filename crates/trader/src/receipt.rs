@@ -69,7 +69,7 @@ impl Receipt {
                 Update::Account(_) | Update::Order(_) | Update::Unstage(_) | Update::Lease(_) => {}
                 Update::Batch(_) | Update::Event(_) | Update::Node(_) | Update::Placed(..) => {}
                 Update::DropLease(_) | Update::Unchange(_) | Update::Reserving(_) => {}
-                Update::Remains(_) | Update::Forget(_) => {}
+                Update::Remains(_) | Update::Forget(_) | Update::Rate(_) | Update::Unrate(_) => {}
             }
         }
         Receipt { sequence, spends }

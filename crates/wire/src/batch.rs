@@ -1,11 +1,11 @@
 //! The messages of one batch: prepare, sign, finalize, and a trader's answers.
 
 use crate::error::{DecodeError, EncodeError};
-use crate::order::{from_ask, from_bid, to_ask, to_bid};
+use crate::order::{Purpose, from_ask, from_bid, to_ask, to_bid};
 use crate::poolrpc;
 use crate::read::{self, MAX_ACCOUNTS, MAX_LIST, MAX_MATCHES, MAX_RAW_ID_BYTES, Points};
 use bitcoin::hashes::Hash;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use tidegate_protocol::batch::{
     AccountDiff, AccountSignature, BatchSignatures, BatchVersion, ChannelInfo, EndingState, Finalize, Match,
     MatchRejectCode, MatchedMarket, Prepare, Reject, RejectReason, ReportedChannelType, SignBegin,
@@ -14,7 +14,7 @@ use tidegate_protocol::fees::ExecutionFee;
 use tidegate_protocol::keys::{AccountKey, BatchId, NodeId, OrderNonce};
 use tidegate_protocol::musig2::PartialSignature;
 use tidegate_protocol::order::OrderSide;
-use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion, SatPerKw};
+use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion, SatPerKw, UnitCount};
 
 /// The market that the deprecated flat fields describe.
 pub(crate) const LEGACY_DURATION: u32 = 2_016;
@@ -48,7 +48,8 @@ pub fn to_prepare(prepare: &Prepare) -> Result<poolrpc::OrderMatchPrepare, Encod
     })
 }
 
-/// The proposal of a batch. The deprecated fields and the rebate are not looked at.
+/// The proposal of a batch. The deprecated fields and the rebate are not looked at. What makes no sense but can be read
+/// is the verifier's to judge: it knows what there is to lose, and whose fault it is.
 ///
 /// # Errors
 /// [`DecodeError`]; the batch is then answered with a reject that carries its raw id.
@@ -144,15 +145,15 @@ fn from_matches(
     }
     let mut matches = Vec::with_capacity(matched.matched_asks.len() + matched.matched_bids.len());
     for wire in matched.matched_asks {
-        let order = from_ask(read::required("MatchedAsk.ask", wire.ask)?, points)?;
+        let order = from_ask(read::required("MatchedAsk.ask", wire.ask)?, Purpose::Match, points)?;
         if order.addresses.is_empty() {
             return Err(DecodeError::Missing { field: "ServerOrder.node_addr" });
         }
-        matches.push(Match { order, units: read::matched_units("MatchedAsk.units_filled", wire.units_filled)? });
+        matches.push(Match { order, units: UnitCount::new(wire.units_filled) });
     }
     for wire in matched.matched_bids {
-        let order = from_bid(read::required("MatchedBid.bid", wire.bid)?, points)?;
-        matches.push(Match { order, units: read::matched_units("MatchedBid.units_filled", wire.units_filled)? });
+        let order = from_bid(read::required("MatchedBid.bid", wire.bid)?, Purpose::Match, points)?;
+        matches.push(Match { order, units: UnitCount::new(wire.units_filled) });
     }
     match matches.iter().find(|matched| matched.order.order.duration != duration) {
         None => Ok(matches),
@@ -187,18 +188,8 @@ fn to_diff(diff: &AccountDiff) -> Result<poolrpc::AccountDiff, EncodeError> {
 }
 
 fn from_diffs(diffs: &[poolrpc::AccountDiff]) -> Result<Vec<AccountDiff>, DecodeError> {
-    let field = "OrderMatchPrepare.charged_accounts";
-    read::at_most(field, diffs.len(), MAX_ACCOUNTS)?;
-    let mut seen = BTreeSet::new();
-    let mut accounts = Vec::new();
-    for diff in diffs {
-        let diff = from_diff(diff)?;
-        if !seen.insert(diff.account) {
-            return Err(DecodeError::Duplicate { field, found: diff.account.to_string() });
-        }
-        accounts.push(diff);
-    }
-    Ok(accounts)
+    read::at_most("OrderMatchPrepare.charged_accounts", diffs.len(), MAX_ACCOUNTS)?;
+    diffs.iter().map(from_diff).collect()
 }
 
 fn from_diff(diff: &poolrpc::AccountDiff) -> Result<AccountDiff, DecodeError> {

@@ -9,7 +9,7 @@ use tidegate_protocol::order::{
     AnnouncementConstraint, AskTerms, AuctionType, BidTerms, ConfirmationConstraint, NodeAddress, NodeTier, Order,
     OrderChannelType, OrderSide, OrderState, OrderVersion, SubmittedOrder,
 };
-use tidegate_protocol::units::{BlockCount, RatePerBillion, SatPerKw, UnitCount};
+use tidegate_protocol::units::{BlockCount, RatePerBillion, SATS_PER_UNIT, SatPerKw, UnitCount};
 
 /// Addresses of one node.
 const MAX_ADDRESSES: usize = 64;
@@ -39,8 +39,8 @@ pub fn from_submit_request(
     use server_submit_order_request::Details;
     let user_agent = read::user_agent("ServerSubmitOrderRequest.user_agent", request.user_agent)?;
     let order = match read::required("ServerSubmitOrderRequest.details", request.details)? {
-        Details::Ask(ask) => from_ask(ask, &mut Points::default())?,
-        Details::Bid(bid) => from_bid(bid, &mut Points::default())?,
+        Details::Ask(ask) => from_ask(ask, Purpose::Submission, &mut Points::default())?,
+        Details::Bid(bid) => from_bid(bid, Purpose::Submission, &mut Points::default())?,
     };
     Ok((order, user_agent))
 }
@@ -217,14 +217,32 @@ pub(crate) fn to_ask(order: &SubmittedOrder, terms: &AskTerms) -> poolrpc::Serve
     }
 }
 
-pub(crate) fn from_ask(ask: poolrpc::ServerAsk, points: &mut Points) -> Result<SubmittedOrder, DecodeError> {
+/// What an order is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To take it into a book: its digest will be computed, so version and smallest match must be what they say.
+    Submission,
+    /// To judge its match with an order of ours, whose contract depends on neither. A version above those that we know
+    /// counts as the latest, and of the smallest match the whole units, as for the rest of the network.
+    ///
+    /// # Source
+    /// Protocol notes, batch §1 "Unit" and §6: neither is a failure to parse.
+    Match,
+}
+
+pub(crate) fn from_ask(
+    ask: poolrpc::ServerAsk,
+    purpose: Purpose,
+    points: &mut Points,
+) -> Result<SubmittedOrder, DecodeError> {
     let announcement = from_announcement("ServerAsk.announcement_constraints", ask.announcement_constraints)?;
     let confirmation = from_confirmation("ServerAsk.confirmation_constraints", ask.confirmation_constraints)?;
     from_details(
         read::required("ServerAsk.details", ask.details)?,
-        version("ServerAsk.version", ask.version)?,
+        version("ServerAsk.version", ask.version, purpose)?,
         BlockCount::new(ask.lease_duration_blocks),
         OrderSide::Ask(AskTerms { announcement, confirmation }),
+        purpose,
         points,
     )
 }
@@ -242,7 +260,11 @@ pub(crate) fn to_bid(order: &SubmittedOrder, terms: &BidTerms) -> poolrpc::Serve
     }
 }
 
-pub(crate) fn from_bid(bid: poolrpc::ServerBid, points: &mut Points) -> Result<SubmittedOrder, DecodeError> {
+pub(crate) fn from_bid(
+    bid: poolrpc::ServerBid,
+    purpose: Purpose,
+    points: &mut Points,
+) -> Result<SubmittedOrder, DecodeError> {
     let terms = BidTerms {
         min_node_tier: from_min_tier("ServerBid.min_node_tier", bid.min_node_tier)?,
         self_balance: read::sats("ServerBid.self_chan_balance", bid.self_chan_balance)?,
@@ -252,9 +274,10 @@ pub(crate) fn from_bid(bid: poolrpc::ServerBid, points: &mut Points) -> Result<S
     };
     from_details(
         read::required("ServerBid.details", bid.details)?,
-        version("ServerBid.version", bid.version)?,
+        version("ServerBid.version", bid.version, purpose)?,
         BlockCount::new(bid.lease_duration_blocks),
         OrderSide::Bid(terms),
+        purpose,
         points,
     )
 }
@@ -286,6 +309,7 @@ fn from_details(
     version: OrderVersion,
     duration: BlockCount,
     side: OrderSide,
+    purpose: Purpose,
     points: &mut Points,
 ) -> Result<SubmittedOrder, DecodeError> {
     let order = Order {
@@ -295,7 +319,7 @@ fn from_details(
         auction: from_auction("ServerOrder.auction_type", details.auction_type)?,
         rate: RatePerBillion::new(details.rate_fixed),
         amount: read::sats("ServerOrder.amt", details.amt)?,
-        min_units: read::whole_units("ServerOrder.min_chan_amt", details.min_chan_amt)?,
+        min_units: min_units(details.min_chan_amt, purpose)?,
         duration,
         max_batch_fee_rate: SatPerKw::new(details.max_batch_fee_rate_sat_per_kw),
         channel_type: from_channel_type("ServerOrder.channel_type", details.channel_type)?,
@@ -399,21 +423,52 @@ pub(crate) fn version_number(version: OrderVersion) -> u32 {
     }
 }
 
-fn version(field: &'static str, found: u32) -> Result<OrderVersion, DecodeError> {
-    match found {
-        0 => Ok(OrderVersion::V0),
-        1 => Ok(OrderVersion::V1),
-        2 => Ok(OrderVersion::V2),
-        3 => Ok(OrderVersion::V3),
-        4 => Ok(OrderVersion::V4),
-        5 => Ok(OrderVersion::V5),
-        _ => Err(DecodeError::UnknownNumber { field, found: found.into() }),
+fn version(field: &'static str, found: u32, purpose: Purpose) -> Result<OrderVersion, DecodeError> {
+    match (OrderVersion::from_number(found), purpose) {
+        (Some(version), _) => Ok(version),
+        (None, Purpose::Match) => Ok(OrderVersion::V5),
+        (None, Purpose::Submission) => Err(DecodeError::UnknownNumber { field, found: found.into() }),
+    }
+}
+
+/// The smallest match. More units than a message can say are more than any match has.
+fn min_units(found: u64, purpose: Purpose) -> Result<UnitCount, DecodeError> {
+    match purpose {
+        Purpose::Submission => read::whole_units("ServerOrder.min_chan_amt", found),
+        Purpose::Match => Ok(UnitCount::new(u32::try_from(found / SATS_PER_UNIT).unwrap_or(u32::MAX))),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_submitted_order_is_exact_and_a_matched_one_is_read_as_the_network_reads_it() {
+        let units = |sat, purpose| min_units(sat, purpose).ok().map(UnitCount::get);
+        for (sat, submitted, matched) in [
+            (0, Some(0), 0),
+            (99_999, None, 0),
+            (300_000, Some(3), 3),
+            (399_999, None, 3),
+            (SATS_PER_UNIT * u64::from(u32::MAX), Some(u32::MAX), u32::MAX),
+            (SATS_PER_UNIT << 32, None, u32::MAX),
+            (u64::MAX, None, u32::MAX),
+        ] {
+            assert_eq!(units(sat, Purpose::Submission), submitted, "{sat}");
+            assert_eq!(units(sat, Purpose::Match), Some(matched), "{sat}");
+        }
+        for number in 0..=5 {
+            for purpose in [Purpose::Submission, Purpose::Match] {
+                assert_eq!(version("f", number, purpose).map(version_number), Ok(number));
+            }
+        }
+        for number in [6, u32::MAX] {
+            assert_eq!(version("f", number, Purpose::Match), Ok(OrderVersion::V5));
+            let refused = DecodeError::UnknownNumber { field: "f", found: number.into() };
+            assert_eq!(version("f", number, Purpose::Submission), Err(refused));
+        }
+    }
 
     #[test]
     fn addresses_are_host_and_port() {

@@ -6,6 +6,7 @@ use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use prost::Message;
 use std::collections::BTreeMap;
 use tidegate_ports::*;
@@ -18,6 +19,16 @@ use tidegate_protocol::musig2::{PartialSignature, PublicNonce};
 use tidegate_protocol::order::*;
 use tidegate_protocol::units::*;
 use tidegate_wire::{DecodeError, EncodeError, account, batch, market, order, poolrpc, stream};
+
+/// So many cases, always the same: a failure repeats by itself.
+fn always(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        rng_seed: RngSeed::Fixed(20_261_122),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
 
 /// Sends a message over bytes.
 fn sent<M: Message + Default>(message: M) -> M {
@@ -394,7 +405,7 @@ fn interest() -> impl Strategy<Value = Interest> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(always(64))]
 
     #[test]
     fn orders(plain in any_order(), agent in "[a-z/=.,]{0,40}") {

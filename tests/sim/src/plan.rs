@@ -134,6 +134,14 @@ pub struct Plan {
 /// Blocks until an account expires that lives longer than any run.
 const LONG_LIFE: u32 = 4_000;
 
+/// Channel types of orders. Most orders of a run have the same, so that they meet.
+const CHANNEL_TYPES: [OrderChannelType; 4] = [
+    OrderChannelType::PeerDependent,
+    OrderChannelType::PeerDependent,
+    OrderChannelType::ScriptEnforced,
+    OrderChannelType::SimpleTaproot,
+];
+
 /// Names of the traders.
 const NAMES: [&str; 4] = ["alice", "bob", "carol", "dave"];
 
@@ -205,8 +213,9 @@ impl Plan {
         let mut random = Random::named(seed, "plan");
         let faults_ms = random.between(240_000, 600_000);
         let count = random.between(2, 4);
+        let usual = *random.pick(&CHANNEL_TYPES);
         let names = NAMES.iter().take(usize::try_from(count).unwrap_or(2)).enumerate();
-        let traders = names.map(|(index, name)| trader(&mut random, name, index % 2 == 0, faults_ms)).collect();
+        let traders = names.map(|(index, name)| trader(&mut random, name, index % 2 == 0, faults_ms, usual)).collect();
         Plan {
             seed,
             traders,
@@ -284,7 +293,7 @@ fn rates(random: &mut Random) -> Rates {
     }
 }
 
-fn trader(random: &mut Random, name: &str, seller: bool, span_ms: u64) -> PlannedTrader {
+fn trader(random: &mut Random, name: &str, seller: bool, span_ms: u64, usual: OrderChannelType) -> PlannedTrader {
     let versions = [AccountVersion::V0, AccountVersion::V1, AccountVersion::V2, AccountVersion::V2];
     let accounts = (0..random.between(1, 2)).map(|_| {
         let value = if seller { random.between(1_000_000, 3_000_000) } else { random.between(150_000, 900_000) };
@@ -292,7 +301,7 @@ fn trader(random: &mut Random, name: &str, seller: bool, span_ms: u64) -> Planne
     });
     let accounts: Vec<_> = accounts.collect();
     let count = accounts.len();
-    let orders = (0..random.between(1, 4)).map(|_| order(random, count, seller, span_ms)).collect();
+    let orders = (0..random.between(1, 4)).map(|_| order(random, count, seller, span_ms, usual)).collect();
     let closes = random.chance(700_000);
     let changes = (0..random.between(0, 2)).map(|_| change(random, count, span_ms)).collect();
     PlannedTrader {
@@ -327,10 +336,10 @@ fn change(random: &mut Random, accounts: usize, span_ms: u64) -> PlannedChange {
     }
 }
 
-fn order(random: &mut Random, accounts: usize, seller: bool, span_ms: u64) -> PlannedOrder {
-    let types = [OrderChannelType::PeerDependent, OrderChannelType::PeerDependent, OrderChannelType::ScriptEnforced];
+fn order(random: &mut Random, accounts: usize, seller: bool, span_ms: u64, usual: OrderChannelType) -> PlannedOrder {
     let ask = if random.chance(900_000) { seller } else { !seller };
     let units = random.between(1, 8);
+    let self_balance = if !ask && random.chance(250_000) { random.between(1, 100_000) } else { 0 };
     let at_ms = random.between(0, span_ms * 3 / 4);
     PlannedOrder {
         at_ms,
@@ -338,10 +347,11 @@ fn order(random: &mut Random, accounts: usize, seller: bool, span_ms: u64) -> Pl
         ask,
         rate: small(if ask { random.between(50, 700) } else { random.between(400, 1_500) }),
         units: small(units),
-        min_units: small(random.between(1, units)),
+        // Whoever brings a balance takes all or nothing.
+        min_units: small(if self_balance > 0 { units } else { random.between(1, units) }),
         max_fee_rate: random.between(500, 5_000),
-        channel_type: *random.pick(&types),
-        self_balance: 0,
+        channel_type: if random.chance(850_000) { usual } else { *random.pick(&CHANNEL_TYPES) },
+        self_balance,
         cancel_at_ms: random.chance(200_000).then(|| at_ms + random.between(1_000, 120_000)),
     }
 }

@@ -94,7 +94,7 @@ pub struct Failure {
     /// What a person types to see it again.
     pub rerun: String,
     /// What it came to nevertheless.
-    pub report: Report,
+    pub report: Box<Report>,
 }
 
 impl fmt::Display for Failure {
@@ -127,7 +127,11 @@ pub fn run_with(plan: &Plan, plant: impl FnOnce(&Run)) -> Result<Report, Failure
     findings.extend(run.violations.list());
     findings.extend(run.judged());
     let report = run.report();
-    if findings.is_empty() { Ok(report) } else { Err(Failure { findings, seed: plan.seed, rerun: plan.rerun.clone(), report }) }
+    if findings.is_empty() {
+        Ok(report)
+    } else {
+        Err(Failure { findings, seed: plan.seed, rerun: plan.rerun.clone(), report: Box::new(report) })
+    }
 }
 
 fn venue_config(plan: &Plan) -> VenueConfig {

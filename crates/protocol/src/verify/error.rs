@@ -46,6 +46,16 @@ pub enum VerifyError {
         /// Its state.
         found: AccountState,
     },
+    /// The account expired: its owner may spend it alone, and it takes part in no batch, whatever its state says yet.
+    #[error("account {account} expired at height {expiry}, best is {best}")]
+    AccountExpired {
+        /// Account.
+        account: AccountKey,
+        /// Its expiry.
+        expiry: BlockHeight,
+        /// Our best height.
+        best: BlockHeight,
+    },
     /// The account has no output yet.
     #[error("account {0} has no output")]
     AccountWithoutOutput(AccountKey),
@@ -636,7 +646,8 @@ impl VerifyError {
         match self {
             Self::BatchVersion { .. } => RejectReason::BatchVersionMismatch,
             Self::Height { .. } | Self::UnknownOrder(_) | Self::UnknownAccount(_) | Self::AccountState { .. } |
-            Self::AccountWithoutOutput(_) | Self::OrderArchived { .. } | Self::NodeRefused { .. } |
+            Self::AccountExpired { .. } | Self::AccountWithoutOutput(_) | Self::OrderArchived { .. } |
+            Self::NodeRefused { .. } |
             Self::NodeTier { .. } | Self::NodeUnrated { .. } | Self::BatchId { .. } | Self::AccountChanged(_) =>
                 RejectReason::Unknown,
             Self::NothingOfOurs | Self::OutputTwice { .. } | Self::TheirLimit { .. } |

@@ -12,7 +12,7 @@ use crate::keys::{AccountKey, MultisigKey, OrderNonce, PendingChannelId};
 use crate::order::{
     AskTerms, AuctionType, BidTerms, NodeTier, Order, OrderChannelType, OrderSide, OrderState, OrderVersion, OwnOrder,
 };
-use crate::units::{BlockCount, RatePerBillion, Sats, SatsDelta, UnitCount, UnitError};
+use crate::units::{BlockCount, BlockHeight, RatePerBillion, Sats, SatsDelta, UnitCount, UnitError};
 use bitcoin::{Amount, OutPoint, Script, Transaction, Txid};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -195,7 +195,7 @@ impl<'a> Judge<'a> {
         let own = self.view.orders.get(&nonce).ok_or(VerifyError::UnknownOrder(nonce))?;
         let key = own.order.account;
         let account = self.view.accounts.get(&key).ok_or(VerifyError::UnknownAccount(key))?;
-        check_own_state(nonce, own, account)?;
+        check_own_state(nonce, own, account, self.view.best_height)?;
         let matches = market.orders.get(&nonce).map_or(&[][..], Vec::as_slice);
         let listed = Listed { own, account, duration, price: market.clearing_price };
         let fresh = Tally { balance: account.value.to_delta(), channels: 0, extension: self.view.extension_now };
@@ -372,11 +372,23 @@ fn pair<'a>(own: &'a Order, other: &'a Order) -> Option<Pair<'a>> {
     }
 }
 
-pub(super) fn check_own_state(nonce: OrderNonce, own: &OwnOrder, account: &Account) -> Result<(), VerifyError> {
+/// The order is still to be filled, and its account may take part in batches.
+///
+/// # Source
+/// Protocol notes, accounts §3: an account whose expiry height is reached trades no more. Its state may not say so yet.
+pub(super) fn check_own_state(
+    nonce: OrderNonce,
+    own: &OwnOrder,
+    account: &Account,
+    best: BlockHeight,
+) -> Result<(), VerifyError> {
     if own.state.is_archived() {
         return Err(VerifyError::OrderArchived { order: nonce, found: own.state });
     }
     match account.state {
+        AccountState::Open | AccountState::PendingBatch if account.terms.expiry <= best => {
+            Err(VerifyError::AccountExpired { account: account.key(), expiry: account.terms.expiry, best })
+        }
         AccountState::Open | AccountState::PendingBatch => Ok(()),
         AccountState::Initiated
         | AccountState::PendingOpen

@@ -36,7 +36,8 @@ pub fn verify_sign(view: &LocalView<'_>, batch: &VerifiedBatch, sign: &SignBegin
     for ending in batch.orders() {
         let own = view.orders.get(&ending.nonce).ok_or(VerifyError::UnknownOrder(ending.nonce))?;
         let key = own.order.account;
-        check_own_state(ending.nonce, own, view.accounts.get(&key).ok_or(VerifyError::UnknownAccount(key))?)?;
+        let account = view.accounts.get(&key).ok_or(VerifyError::UnknownAccount(key))?;
+        check_own_state(ending.nonce, own, account, view.best_height)?;
     }
     Ok(())
 }

@@ -44,6 +44,12 @@ pub(crate) const OWN_STATE: &[Row] = &[
     ("a closed account", "AccountState", |s| with_account(s, AccountState::Closed)),
     ("an account that never was", "AccountState", |s| with_account(s, AccountState::CanceledAfterRecovery)),
     ("an account expired while changed", "AccountState", |s| with_account(s, AccountState::ExpiredPendingUpdate)),
+    ("an account that expires in this block and still counts as open", "AccountExpired", |s| {
+        let place = s.place();
+        let best = s.local.best_height;
+        s.account(place).terms.expiry = best;
+        Some(())
+    }),
     ("an account without output", "AccountWithoutOutput", |s| {
         let place = s.place();
         s.account(place).outpoint = None;

@@ -126,12 +126,8 @@ pub(crate) const PREPARE: &[Broken<OrderMatchPrepare>] = &[
         order.matched_asks.first_mut()?.ask.as_mut()?.details.as_mut()?.node_addr.clear();
         Some(())
     }),
-    ("malformed: an order of an unknown version", |m| {
-        let order = m.matched_markets.values_mut().next()?.matched_orders.values_mut().next()?;
-        match order.matched_asks.first_mut() {
-            Some(matched) => matched.ask.as_mut()?.version = 6,
-            None => order.matched_bids.first_mut()?.bid.as_mut()?.version = 6,
-        }
+    ("malformed: a nonce of theirs of 33 bytes", |m| {
+        details(m)?.order_nonce.push(0);
         Some(())
     }),
     ("malformed: a self balance beyond all bitcoin", |m| {

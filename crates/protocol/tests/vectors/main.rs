@@ -10,6 +10,7 @@
 mod accounts;
 mod batch;
 mod channels;
+mod later;
 mod local;
 mod modifications;
 mod money;

@@ -6,7 +6,9 @@ use crate::support::{Entry, load_own};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_protocol::account::{Account, AccountState};
-use tidegate_protocol::batch::{AccountDiff, BatchVersion, EndingState, Finalize, Match, Prepare, SignBegin};
+use tidegate_protocol::batch::{
+    AccountDiff, BatchVersion, EndingState, Finalize, Match, Prepare, RejectReason, SignBegin,
+};
 use tidegate_protocol::bitcoin::absolute::LockTime;
 use tidegate_protocol::bitcoin::hashes::Hash;
 use tidegate_protocol::bitcoin::secp256k1::{Secp256k1, SecretKey};
@@ -128,6 +130,11 @@ const PREPARE: &[Row] = &[
     ("UnknownOrder", |s| drop(s.local.orders.remove(&s.names["ask1"]))),
     ("UnknownAccount", |s| s.local.accounts.clear()),
     ("AccountState", |s| s.account().state = AccountState::Expired),
+    ("AccountExpired", |s| s.account().terms.expiry = s.local.best_height),
+    ("AccountExpired", |s| {
+        s.account().state = AccountState::PendingBatch;
+        s.account().terms.expiry = BlockHeight::new(1);
+    }),
     ("AccountWithoutOutput", |s| s.account().outpoint = None),
     ("OrderArchived", |s| s.own("ask1").state = OrderState::Canceled),
     ("NothingOfOurs", |s| s.prepare.markets.clear()),
@@ -259,6 +266,7 @@ const SIGN: &[Row] = &[
     ("OrderArchived", |s| s.own("ask1").state = OrderState::Canceled),
     ("UnknownOrder", |s| drop(s.local.orders.remove(&s.names["ask1"]))),
     ("AccountState", |s| s.account().state = AccountState::PendingClosed),
+    ("AccountExpired", |s| s.local.best_height = BlockHeight::new(u32::MAX)),
     ("PrevOutputCount", |s| drop(s.sign.prev_outputs.pop())),
     ("PrevOutputValue", |s| s.own_prev().value += Amount::ONE_SAT),
     ("PrevOutputScript", |s| s.own_prev().script_pubkey = ScriptBuf::new_p2a()),
@@ -366,6 +374,24 @@ fn each_broken_request_to_sign_is_refused_for_its_reason() {
         let refused = verify_sign(&scene.local.view(), &batch, &scene.sign).expect_err(row.0);
         assert_eq!(variant(&refused), row.0, "{refused}");
     }
+}
+
+/// An account trades in the last block before its expiry, with the output that the batch then makes of it.
+#[test]
+fn an_account_trades_until_its_expiry() {
+    let file = load_own("batch_accept.json");
+    let mut scene = Scene::read(&file);
+    let key = scene.account().key();
+    let best = scene.local.best_height;
+    // The venue counts its extension from the height, so the output that it proposes stays the same.
+    assert!(scene.diff().new_expiry.is_some(), "the batch extends the account");
+    scene.account().terms.expiry = best.checked_add(BlockCount::new(1)).unwrap();
+    let batch = verify_prepare(&scene.local.view(), &scene.prepare).unwrap();
+    assert!(batch.accounts()[&key].after.terms.expiry > best);
+    scene.account().terms.expiry = best;
+    let refused = verify_prepare(&scene.local.view(), &scene.prepare).unwrap_err();
+    assert_eq!(refused, VerifyError::AccountExpired { account: key, expiry: best, best });
+    assert_eq!(refused.reject_reason(), RejectReason::Unknown);
 }
 
 #[test]
