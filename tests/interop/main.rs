@@ -274,13 +274,29 @@ fn kills_of(name: &str, pairing: Pairing, ours: Side) {
         // hour: whether that or the seller's own refusal comes first is a race, so there is nothing to expect.
         let moments =
             moments.filter(|one| ours == Side::Buyer || one.victim == Victim::Trader || one.said != Said::Prepare);
-        for (round, moment) in moments.enumerate() {
-            kills::lease_with_a_kill(&mut group, ours, moment, round)
+        let (traders, nodes): (Vec<_>, Vec<_>) = moments.partition(|moment| moment.victim == Victim::Trader);
+        let lease = |group: &mut Group<'_>, stages: &mut Stages, round, moment: kills::Moment| -> Outcome<()> {
+            kills::lease_with_a_kill(group, ours, moment, round)
                 .map_err(|failure| Failure::new(format!("{}: {failure}", moment.words)))?;
             stages.done(moment.words);
+            Ok(())
+        };
+        for (round, moment) in traders.into_iter().enumerate() {
+            lease(&mut group, stages, round, moment)?;
         }
         kills::venue_dies_before_it_publishes(&mut group)?;
         stages.done("the venue killed between storing and publishing");
+        group.close()?;
+        stages.done("all accounts closed");
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        // On a market of their own: a deployed client that was cut off in a batch refuses the next one once.
+        let mut group = Group::open(network, pairing, &folder.join("nodes"))?;
+        stages.done("a second market open");
+        for (round, moment) in nodes.into_iter().enumerate() {
+            lease(&mut group, stages, round, moment)?;
+        }
         group.close()?;
         stages.done("all accounts closed");
         Ok(())
