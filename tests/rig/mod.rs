@@ -329,17 +329,20 @@ impl Market {
         batch
     }
 
-    /// Attempts to clear, hours apart, until one succeeds: late answers of a round that was given up, or nodes that are
-    /// kept apart, may spoil the first.
+    /// Attempts to clear, hours apart, until one succeeds: late answers of a round that was given up, traders that come
+    /// back, or nodes that are kept apart, may spoil some.
     pub(crate) async fn clear_at_last(&self) -> BatchId {
-        for _ in 0..5 {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
             self.clock.advance(2 * 3_600_000);
-            if let Some(batch) = self.tick().await.cleared {
+            let outcome = self.tick().await;
+            if let Some(batch) = outcome.cleared {
                 self.booked(batch).await;
                 return batch;
             }
+            assert!(tokio::time::Instant::now() < deadline, "nothing clears any more: {}", outcome.reason);
+            tokio::time::sleep(LOOK).await;
         }
-        panic!("nothing clears any more");
     }
 
     async fn booked(&self, batch: BatchId) {

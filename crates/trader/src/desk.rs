@@ -42,8 +42,10 @@ pub(crate) struct Moment {
     pub(crate) connected: bool,
     /// Accounts that take part in batches.
     pub(crate) subscribed: BTreeSet<AccountKey>,
-    /// Orders whose state at the venue is unknown.
-    pub(crate) unsure: BTreeSet<OrderNonce>,
+    /// Orders whose state at the venue is unknown, with the number of the latest doubt.
+    pub(crate) unsure: BTreeMap<OrderNonce, u64>,
+    /// Doubts so far.
+    pub(crate) doubts: u64,
     /// Orders on their way to the venue: that it does not know one of them yet says nothing.
     pub(crate) sending: BTreeSet<OrderNonce>,
     /// Accounts for which the venue did not answer a handshake in time: the others come first.
@@ -60,6 +62,21 @@ pub(crate) struct Moment {
     pub(crate) ratings: BTreeMap<NodeId, ToldRating>,
     /// The batch under way, once it is verified and until it is signed or refused.
     pub(crate) verified: Option<Verified>,
+}
+
+impl Moment {
+    /// What the venue did with the order is not known.
+    pub(crate) fn doubt(&mut self, nonce: OrderNonce) {
+        self.doubts += 1;
+        self.unsure.insert(nonce, self.doubts);
+    }
+
+    /// The venue told. A doubt that arose after it was asked stays: the answer may be older than what raised it.
+    pub(crate) fn resolve(&mut self, nonce: OrderNonce, doubt: Option<u64>) {
+        if self.unsure.get(&nonce).copied() == doubt {
+            self.unsure.remove(&nonce);
+        }
+    }
 }
 
 struct State {
@@ -299,5 +316,19 @@ mod tests {
         assert_eq!(pauses, [5, 10, 12, 12]);
         backoff.reset();
         assert_eq!(backoff.next(Timestamp(0)), Timestamp(5));
+    }
+
+    #[test]
+    fn a_doubt_that_arose_while_the_venue_was_asked_stays() {
+        let (nonce, mut moment) = (OrderNonce::new([1; 32]), Moment::default());
+        moment.doubt(nonce);
+        let first = moment.unsure.get(&nonce).copied();
+        moment.resolve(nonce, None);
+        assert!(moment.unsure.contains_key(&nonce), "asked before the first doubt");
+        moment.resolve(nonce, first);
+        assert!(moment.unsure.is_empty());
+        moment.doubt(nonce);
+        moment.resolve(nonce, first);
+        assert!(moment.unsure.contains_key(&nonce), "asked before the second doubt");
     }
 }

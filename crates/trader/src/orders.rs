@@ -225,7 +225,7 @@ async fn send<E: TraderEnv>(env: &E, desk: &Desk, submitted: &SubmittedOrder) ->
 }
 
 fn unknown(desk: &Desk, nonce: OrderNonce, source: LinkError) -> SubmitError {
-    desk.note(|moment| moment.unsure.insert(nonce));
+    desk.note(|moment| moment.doubt(nonce));
     desk.ring();
     SubmitError::OutcomeUnknown { nonce, source }
 }
@@ -355,7 +355,7 @@ async fn cancel_at_venue<E: TraderEnv>(
         Err(LinkError::NoOrder) => Ok(Some(OrderFate::Dropped)),
         Err(error) => {
             // Cancelled or not: the venue will tell.
-            desk.note(|moment| moment.unsure.insert(nonce));
+            desk.note(|moment| moment.doubt(nonce));
             desk.ring();
             Err(error.into())
         }
@@ -405,6 +405,7 @@ pub(crate) async fn end(desk: &Desk, nonce: OrderNonce, fate: OrderFate) {
 /// Protocol notes, batch §1 "Start-up synchronisation".
 pub(crate) async fn reconcile<E: TraderEnv>(env: &E, desk: &Desk, nonce: OrderNonce) -> Result<(), LinkError> {
     let active = |book: &Book| book.orders.get(&nonce).is_some_and(|own| !own.state.is_archived());
+    let doubt = desk.note(|moment| moment.unsure.get(&nonce).copied());
     if desk.read(active) && !desk.note(|moment| moment.sending.contains(&nonce)) {
         match env.link().order_state(nonce).await {
             Err(LinkError::NoOrder) => {
@@ -420,7 +421,7 @@ pub(crate) async fn reconcile<E: TraderEnv>(env: &E, desk: &Desk, nonce: OrderNo
             Err(error) => return Err(error),
         }
     }
-    desk.note(|moment| moment.unsure.remove(&nonce));
+    desk.note(|moment| moment.resolve(nonce, doubt));
     Ok(())
 }
 

@@ -128,7 +128,7 @@ async fn sync_once<E: TraderEnv>(env: &E, desk: &Desk) -> Result<(), LinkError> 
             Err(error @ LinkError::Unreachable { .. }) => return Err(error),
             Err(error) => {
                 tracing::warn!(%nonce, %error, "the order's state is not known");
-                desk.note(|moment| moment.unsure.insert(nonce));
+                desk.note(|moment| moment.doubt(nonce));
                 desk.ring();
             }
         }
@@ -199,11 +199,21 @@ struct Session<'a, E: TraderEnv> {
     retry: BTreeMap<AccountKey, (Timestamp, Backoff)>,
     progress: Progress,
     step: Option<BoxFuture<'a, Done>>,
+    /// A request to sign that came while the batch was still being verified: its turn is after the answer.
+    asked: Option<Box<SignBegin>>,
 }
 
 impl<'a, E: TraderEnv> Session<'a, E> {
     fn new(env: &'a E, desk: &'a Desk) -> Session<'a, E> {
-        Session { env, desk, handshake: None, retry: BTreeMap::new(), progress: Progress::Idle, step: None }
+        Session {
+            env,
+            desk,
+            handshake: None,
+            retry: BTreeMap::new(),
+            progress: Progress::Idle,
+            step: None,
+            asked: None,
+        }
     }
 
     /// Runs until the stream ends, and says why it did.
@@ -406,6 +416,7 @@ impl<'a, E: TraderEnv> Session<'a, E> {
         let batch_id = prepare.batch_id.serialize().to_vec();
         tracing::info!(batch = %prepare.batch_id, txid = %prepare.transaction.compute_txid(), "batch proposed");
         self.progress = Progress::Preparing;
+        self.asked = None;
         // The entries of a replaced proposal are not worth a commit of their own.
         self.desk.note(|moment| moment.verified = None);
         self.step =
@@ -419,7 +430,13 @@ impl<'a, E: TraderEnv> Session<'a, E> {
                 tracing::warn!("asked to sign while signing");
                 return Ok(());
             }
-            Progress::Idle | Progress::Preparing | Progress::Signed(_) => {
+            // A repeated round has the same id, so a late answer to the earlier one may pass for ours.
+            Progress::Preparing => {
+                tracing::info!("asked to sign before the answer: first things first");
+                self.asked = Some(request);
+                return Ok(());
+            }
+            Progress::Idle | Progress::Signed(_) => {
                 // Never a second signature: what was signed stays as it is, and nothing is undone for it.
                 let refusal = Refusal::unknown("there is no accepted batch to sign");
                 return self.send(batch::reject(request.batch_id, refusal)).await;
@@ -448,7 +465,11 @@ impl<'a, E: TraderEnv> Session<'a, E> {
                 let batch_id = verified.batch.prepare().batch_id;
                 self.progress = Progress::Accepted(verified);
                 tracing::info!(batch = %batch_id, "batch accepted");
-                self.send(ClientMessage::Accept { batch_id }).await
+                self.send(ClientMessage::Accept { batch_id }).await?;
+                match self.asked.take() {
+                    Some(request) => self.sign(request).await,
+                    None => Ok(()),
+                }
             }
             Done::Signed { txid, outcome: Ok(signatures), .. } => {
                 self.progress = Progress::Signed(txid);
@@ -466,6 +487,7 @@ impl<'a, E: TraderEnv> Session<'a, E> {
     /// Protocol notes, batch §7.
     async fn refuse(&mut self, batch_id: Vec<u8>, refusal: Refusal) -> Result<(), Cut> {
         self.step = None;
+        self.asked = None;
         self.progress = Progress::Idle;
         for remains in self.desk.read(|book| book.remains.values().cloned().collect::<Vec<_>>()) {
             funding::cancel_shims(self.env, &remains).await;

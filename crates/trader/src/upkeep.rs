@@ -61,7 +61,7 @@ fn demanded(book: &Book, moment: &Moment) -> BTreeSet<Chore> {
             AccountState::ExpiredPendingUpdate => {}
         }
     }
-    chores.extend(moment.unsure.iter().copied().map(Chore::Reconcile));
+    chores.extend(moment.unsure.keys().copied().map(Chore::Reconcile));
     chores.extend(moment.dropped.iter().copied().map(Chore::Resubmit));
     chores.extend(outgrown(book, moment).map(Chore::Outgrown));
     chores

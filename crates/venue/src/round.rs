@@ -193,7 +193,20 @@ impl<E: VenueEnv> Actor<'_, E> {
                 return Ok(None);
             }
         }
-        Ok(self.collector.take().map(Collector::finish))
+        let Some(collector) = self.collector.take() else { return Ok(None) };
+        self.end_late_streams(&collector.waiting).await;
+        Ok(Some(collector.finish()))
+    }
+
+    /// Whoever did not answer in time loses its stream. A repeated round has the same id: a late answer on the same
+    /// stream could not be told from one to the next proposal.
+    ///
+    /// # Source
+    /// Protocol notes, auctioneer §13.
+    async fn end_late_streams(&mut self, late: &BTreeSet<StreamId>) {
+        for stream in late {
+            self.hang_up(*stream, "no answer to a batch in time").await;
+        }
     }
 }
 

@@ -224,7 +224,7 @@ impl<E: VenueEnv> Actor<'_, E> {
         }
     }
 
-    async fn hang_up(&mut self, stream: StreamId, reason: &'static str) {
+    pub(crate) async fn hang_up(&mut self, stream: StreamId, reason: &'static str) {
         debug!(stream = stream.0, reason, "stream ended");
         self.streams.close(stream);
         self.gone(stream);

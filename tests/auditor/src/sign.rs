@@ -67,11 +67,13 @@ impl Auditor {
             return self.report(Party::Venue, Some(caller), problems);
         }
         problems.demand(proposal.accepted, Rule::MessageOrder, &subject, "an accepted batch", &"one that is not");
+        // Who asks too early is at fault for that alone: the trader may still accept, and sign after it.
+        let early = problems.0.len();
         self.spent_outputs(&subject, &proposal, &spent, &mut problems);
         for line in &proposal.lines {
             self.server_nonce(line, &proposal, &spent, &sign.server_nonces, &mut problems);
         }
-        let breaches = problems.0.len();
+        let breaches = problems.0.len() - early;
         if let Some(record) = self.batches.get_mut(&proposal.txid) {
             match &record.spent {
                 Some(told) => problems.demand(*told == spent, Rule::OneBatch, &subject, "the same outputs", &"others"),

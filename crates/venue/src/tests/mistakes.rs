@@ -8,9 +8,10 @@
 use super::bench::{Bench, config};
 use super::trader::{Manners, TestTrader};
 use crate::round::{Answer, Collector, Phase};
-use crate::{Ratings, TickReason, VenueAccountState, VenueConfig};
+use crate::{Gone, Ratings, TickOutcome, TickReason, VenueAccountState, VenueConfig};
 use std::collections::{BTreeMap, BTreeSet};
-use tidegate_ports::{ClientMessage, Clock, StreamId, Submission};
+use std::pin::Pin;
+use tidegate_ports::{ClientMessage, Clock, StreamId, Submission, TraderEvent};
 use tidegate_protocol::account::AccountVersion;
 use tidegate_protocol::fees::ExecutionFee;
 use tidegate_protocol::order::{AskTerms, NodeTier, OrderSide, OrderState};
@@ -132,6 +133,49 @@ fn m10_a_long_series_of_attempts_tells_the_height_of_the_day() {
     }
     assert_eq!(bench.call(tick).unwrap().reason, TickReason::Cleared);
     assert_eq!((seller.prepared.len(), buyer.finalized.len()), (2, 1));
+}
+
+/// A tick under way.
+fn start_tick(bench: &mut Bench) -> Pin<Box<dyn Future<Output = Result<TickOutcome, Gone>>>> {
+    let handle = bench.handle.clone();
+    let mut tick: Pin<Box<dyn Future<Output = _>>> = Box::pin(async move { handle.tick().await });
+    assert!(futures_util::FutureExt::now_or_never(&mut tick).is_none());
+    bench.pump();
+    tick
+}
+
+/// A repeated round has the same id: nothing in an acceptance tells to which proposal it belongs.
+#[test]
+fn a_late_acceptance_does_not_pass_for_one_of_the_next_proposal() {
+    let mut bench = Bench::new();
+    let (mut seller, mut buyer) = pair(&mut bench);
+    buyer.manners = Manners::SilentAtPrepare;
+    let mut silent = start_tick(&mut bench);
+    seller.answer_all(&mut bench);
+    buyer.answer_all(&mut bench);
+    bench.pump();
+    assert_eq!(bench.closed(buyer.stream), None);
+    bench.env.clock.advance(30_000);
+    assert_eq!(bench.call(&mut silent).unwrap().reason, TickReason::GaveUp { attempts: 1 });
+    assert!(bench.closed(buyer.stream).is_some(), "who does not answer in time");
+    assert_eq!(bench.closed(seller.stream), None, "who answered");
+
+    let batch_id = buyer.staged.as_ref().unwrap().prepare().batch_id;
+    let (trader, late) = (buyer.id, buyer.stream);
+    buyer.subscribe(&mut bench);
+    let mut again = start_tick(&mut bench);
+    seller.answer_all(&mut bench);
+    buyer.answer_all(&mut bench);
+    bench.push(TraderEvent::Said { trader, stream: late, message: ClientMessage::Accept { batch_id } });
+    bench.pump();
+    assert_eq!((bench.read(seller.stream), bench.read(buyer.stream)), (None, None), "nobody is asked to sign");
+    buyer.say(&mut bench, ClientMessage::Accept { batch_id });
+    for _ in 0..3 {
+        bench.pump();
+        seller.answer_all(&mut bench);
+        buyer.answer_all(&mut bench);
+    }
+    assert_eq!(bench.call(&mut again).unwrap().reason, TickReason::Cleared);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use bitcoin::absolute::LockTime;
 use bitcoin::{Amount, Sequence};
+use prost::Message as _;
 use serde_json::Value;
 
 use super::support::{Story, account_of_version, auditor_of, me, report, rules, vectors};
@@ -501,4 +502,20 @@ fn signers_of_different_rounds_are_found_on_the_chain() {
         Story { chain: story.chain, ..Story::default() }.tell(&mut auditor);
         assert_eq!(rules(&auditor).contains(&Rule::OneBatch), found, "{}", report(&auditor));
     }
+}
+
+/// The venue takes a late answer for the present one and asks too early; the trader does all in order.
+#[test]
+fn a_request_that_comes_too_early_is_the_fault_of_the_venue_alone() {
+    let entry = vectors("batch_accept.json");
+    let mut auditor = auditor_of(&entry, true);
+    let whole = Story::of(&entry);
+    let id = whole.prepare.as_ref().unwrap().batch_id.clone();
+    Story { accepts: false, sign: None, finalize: None, chain: None, ..whole.clone() }.tell(&mut auditor);
+    let msg = Some(rpc::client_auction_message::Msg::Accept(rpc::OrderMatchAccept { batch_id: id }));
+    auditor.client_message(&me(), &rpc::ClientAuctionMessage { msg }.encode_to_vec());
+    Story { sign: whole.sign.clone(), finalize: whole.finalize.clone(), chain: whole.chain, ..Story::default() }
+        .tell(&mut auditor);
+    let found: Vec<(Party, Rule)> = auditor.findings().iter().map(|finding| (finding.party, finding.rule)).collect();
+    assert_eq!(found, [(Party::Venue, Rule::MessageOrder)], "{}", report(&auditor));
 }
