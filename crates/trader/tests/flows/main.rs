@@ -10,4 +10,5 @@ mod pending;
 mod sim;
 mod tiers;
 mod trade;
+mod turns;
 mod venue;
