@@ -335,13 +335,29 @@ impl Market {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             self.clock.advance(2 * 3_600_000);
+            self.give_time_to_come_back().await;
             let outcome = self.tick().await;
             if let Some(batch) = outcome.cleared {
                 self.booked(batch).await;
                 return batch;
             }
             assert!(tokio::time::Instant::now() < deadline, "nothing clears any more: {}", outcome.reason);
+        }
+    }
+
+    /// Time for traders that lost their stream to take part again: the clock stands, so that no handshake is late. One
+    /// that noticed its loss only now waits for the clock, and comes back after the next jump.
+    async fn give_time_to_come_back(&self) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
+        while tokio::time::Instant::now() < deadline {
             tokio::time::sleep(LOOK).await;
+            let mut all = true;
+            for name in self.traders.keys() {
+                all &= self.status(name).await.subscribed;
+            }
+            if all {
+                return;
+            }
         }
     }
 
