@@ -7,11 +7,12 @@ use crate::book::{Book, OwnChange, Standing, Update};
 use crate::desk::{Backoff, Desk};
 use crate::error::Halt;
 use crate::staging;
+use bitcoin::{OutPoint, ScriptBuf, Txid};
 use core::convert::Infallible;
 use futures_util::{FutureExt, StreamExt, select_biased};
 use std::collections::BTreeMap;
 use tidegate_ports::{Chain, ChainEvent, Clock, NodeError, TraderEnv, Watch};
-use tidegate_protocol::account::{Account, AccountState};
+use tidegate_protocol::account::{Account, AccountState, AccountTerms};
 use tidegate_protocol::fees::confirmations_needed;
 use tidegate_protocol::keys::AccountKey;
 use tidegate_protocol::units::{BlockCount, BlockHeight, Sats};
@@ -32,20 +33,60 @@ const MOST_CONFIRMATIONS: u32 = 6;
 /// at that height may be found in a lower block.
 const REORGANISATION: BlockCount = BlockCount::new(12);
 
+/// What the book demands to be watched. The script is made when the watch is registered: it costs curve arithmetic, and
+/// the book changes far more often than its watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Demand {
+    what: What,
+    lock: Lock,
+    height_hint: BlockHeight,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum What {
+    Confirmation { txid: Txid, confirmations: u32 },
+    Spend(OutPoint),
+}
+
+/// Whose script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Lock {
+    Account(AccountTerms),
+    Coin(ScriptBuf),
+}
+
+impl Demand {
+    fn of_account(what: What, terms: &AccountTerms, noted: BlockHeight) -> Self {
+        Self { what, lock: Lock::Account(terms.clone()), height_hint: noted.saturating_sub(REORGANISATION) }
+    }
+
+    fn watch(&self) -> Result<Watch, Halt> {
+        let height_hint = self.height_hint;
+        let script = match &self.lock {
+            Lock::Account(terms) => {
+                terms.output_script().map_err(|source| Halt::Script { account: terms.trader, source })?
+            }
+            Lock::Coin(script) => script.clone(),
+        };
+        Ok(match self.what {
+            What::Confirmation { txid, confirmations } => {
+                Watch::Confirmation { txid, script, confirmations, height_hint }
+            }
+            What::Spend(outpoint) => Watch::Spend { outpoint, script, height_hint },
+        })
+    }
+}
+
 /// The watches that the book demands, by name.
-///
-/// # Errors
-/// [`Halt::Script`] when a stored account makes no script.
 ///
 /// # Source
 /// Protocol notes, accounts §4.
-pub(crate) fn demanded(book: &Book, max_value: Option<Sats>) -> Result<BTreeMap<String, Watch>, Halt> {
-    let mut watches = BTreeMap::new();
+fn demanded(book: &Book, max_value: Option<Sats>) -> BTreeMap<String, Demand> {
+    let mut demands = BTreeMap::new();
     for account in book.accounts.values() {
         let Some(outpoint) = account.outpoint else { continue };
         let key = account.key();
-        let script = account.terms.output_script().map_err(|source| Halt::Script { account: key, source })?;
-        let height_hint = account.height_hint.saturating_sub(REORGANISATION);
+        let demand = |what| Demand::of_account(what, &account.terms, account.height_hint);
         match account.state {
             AccountState::PendingOpen
             | AccountState::PendingUpdate
@@ -53,59 +94,52 @@ pub(crate) fn demanded(book: &Book, max_value: Option<Sats>) -> Result<BTreeMap<
             | AccountState::ExpiredPendingUpdate => {
                 let confirmations =
                     max_value.map_or(MOST_CONFIRMATIONS, |max| confirmations_needed(account.value, max));
-                let watch = Watch::Confirmation { txid: outpoint.txid, script, confirmations, height_hint };
-                watches.insert(format!("{CONFIRM}{key}"), watch);
-                if let Some(watch) = replaceable(book, account) {
-                    watches.insert(format!("{SIGNED}{key}"), watch);
-                }
+                let what = What::Confirmation { txid: outpoint.txid, confirmations };
+                demands.insert(format!("{CONFIRM}{key}"), demand(what));
+                demands.extend(replaceable(book, account).map(|demand| (format!("{SIGNED}{key}"), demand)));
             }
             AccountState::Open | AccountState::Expired => {
-                watches.insert(format!("{SPEND}{key}"), Watch::Spend { outpoint, script, height_hint });
+                demands.insert(format!("{SPEND}{key}"), demand(What::Spend(outpoint)));
             }
             AccountState::PendingClosed => {
-                watches.insert(format!("{CLOSING}{key}"), Watch::Spend { outpoint, script, height_hint });
-                if let Some(watch) = replaceable(book, account) {
-                    watches.insert(format!("{SIGNED}{key}"), watch);
-                }
+                demands.insert(format!("{CLOSING}{key}"), demand(What::Spend(outpoint)));
+                demands.extend(replaceable(book, account).map(|demand| (format!("{SIGNED}{key}"), demand)));
             }
             AccountState::Initiated | AccountState::Closed | AccountState::CanceledAfterRecovery => {}
         }
     }
     for change in book.changes.values() {
-        watches.extend(rivals_of(book, change)?);
+        demands.extend(rivals_of(book, change));
     }
-    Ok(watches)
+    demands
 }
 
 /// What decides about a change of the owner's besides itself: the output that it spends may be spent by a batch that we
 /// signed before, and coins of the wallet may be spent elsewhere.
-fn rivals_of(book: &Book, change: &OwnChange) -> Result<BTreeMap<String, Watch>, Halt> {
-    let mut watches = BTreeMap::new();
+fn rivals_of(book: &Book, change: &OwnChange) -> Vec<(String, Demand)> {
     let (before, key) = (&change.before, change.after.key());
     let current = book.accounts.get(&key).and_then(|account| account.outpoint);
-    if let Some(outpoint) = before.outpoint.filter(|outpoint| Some(*outpoint) != current) {
-        let script = before.terms.output_script().map_err(|source| Halt::Script { account: key, source })?;
-        let height_hint = before.height_hint.saturating_sub(REORGANISATION);
-        watches.insert(format!("{BEFORE}{key}:{outpoint}"), Watch::Spend { outpoint, script, height_hint });
-    }
-    for (outpoint, script) in &change.coins {
-        let (outpoint, script) = (*outpoint, script.clone());
+    let spent = before.outpoint.filter(|outpoint| Some(*outpoint) != current);
+    let before = spent.map(|outpoint| {
+        let demand = Demand::of_account(What::Spend(outpoint), &before.terms, before.height_hint);
+        (format!("{BEFORE}{key}:{outpoint}"), demand)
+    });
+    let coins = change.coins.iter().map(|(outpoint, script)| {
         let height_hint = change.height.saturating_sub(REORGANISATION);
-        watches.insert(format!("{COIN}{key}:{outpoint}"), Watch::Spend { outpoint, script, height_hint });
-    }
-    Ok(watches)
+        let demand = Demand { what: What::Spend(*outpoint), lock: Lock::Coin(script.clone()), height_hint };
+        (format!("{COIN}{key}:{outpoint}"), demand)
+    });
+    before.into_iter().chain(coins).collect()
 }
 
 /// The output spent by the booked, unconfirmed batch of an account, when we signed another spend of it as well.
-fn replaceable(book: &Book, account: &Account) -> Option<Watch> {
+fn replaceable(book: &Book, account: &Account) -> Option<Demand> {
     let booked = book.staged.get(&account.outpoint?.txid)?;
     let rival =
         |other: &&crate::book::StagedBatch| other.standing == Standing::Superseded && other.conflicts_with(booked);
     book.staged.values().find(rival)?;
     let staged = booked.accounts.iter().find(|staged| staged.after.key() == account.key())?;
-    let script = staged.before.output_script().ok()?;
-    let height_hint = booked.height_hint.saturating_sub(REORGANISATION);
-    Some(Watch::Spend { outpoint: staged.spent, script, height_hint })
+    Some(Demand::of_account(What::Spend(staged.spent), &staged.before, booked.height_hint))
 }
 
 /// Follows the chain for ever.
@@ -142,13 +176,15 @@ pub(crate) async fn follow<E: TraderEnv>(env: &E, desk: &Desk) -> Result<Infalli
 }
 
 /// Registers what is missing and ends what is not demanded any more.
+///
+/// # Errors
+/// [`Halt::Script`] when a stored account makes no script.
 async fn register<E: TraderEnv>(
     env: &E,
     desk: &Desk,
-    registered: &mut BTreeMap<String, Watch>,
+    registered: &mut BTreeMap<String, Demand>,
 ) -> Result<Result<(), NodeError>, Halt> {
-    let demanded =
-        desk.look(|book, moment| demanded(book, moment.terms.as_ref().map(|terms| terms.max_account_value)))?;
+    let demanded = desk.look(|book, moment| demanded(book, moment.terms.as_ref().map(|terms| terms.max_account_value)));
     let stale: Vec<String> = registered.keys().filter(|name| !demanded.contains_key(*name)).cloned().collect();
     for name in stale {
         if let Err(error) = env.chain().unwatch(&name).await {
@@ -156,11 +192,11 @@ async fn register<E: TraderEnv>(
         }
         registered.remove(&name);
     }
-    for (name, watch) in demanded {
-        if registered.get(&name) == Some(&watch) {
+    for (name, demand) in demanded {
+        if registered.get(&name) == Some(&demand) {
             continue;
         }
-        match env.chain().watch(&name, watch.clone()).await {
+        match env.chain().watch(&name, demand.watch()?).await {
             Ok(()) => {}
             // The node does not take this one, whatever the reason: that must not keep all others away. It is tried
             // again with the next change.
@@ -170,7 +206,7 @@ async fn register<E: TraderEnv>(
             }
             Err(error) => return Ok(Err(error)),
         }
-        registered.insert(name, watch);
+        registered.insert(name, demand);
     }
     Ok(Ok(()))
 }
@@ -237,6 +273,11 @@ mod tests {
     use crate::book::ChangeKind;
     use crate::fixtures;
 
+    fn watches(book: &Book, max_value: Option<Sats>) -> BTreeMap<String, Watch> {
+        let demands = demanded(book, max_value).into_iter();
+        demands.map(|(name, demand)| (name, demand.watch().unwrap())).collect()
+    }
+
     #[test]
     fn each_state_demands_its_watch() {
         let cases = [
@@ -255,7 +296,7 @@ mod tests {
             let mut book = Book::default();
             let account = Account { state, ..fixtures::account(1) };
             book.apply(Update::Account(Box::new(account.clone())));
-            let found: Vec<String> = demanded(&book, Some(Sats::constant(10_000_000))).unwrap().into_keys().collect();
+            let found: Vec<String> = demanded(&book, Some(Sats::constant(10_000_000))).into_keys().collect();
             let expected: Vec<String> = prefix.map(|prefix| format!("{prefix}{}", account.key())).into_iter().collect();
             assert_eq!(found, expected, "{state:?}");
         }
@@ -265,7 +306,7 @@ mod tests {
     fn waits_for_the_most_confirmations_while_terms_are_unknown() {
         let mut book = Book::default();
         book.apply(Update::Account(Box::new(Account { state: AccountState::PendingOpen, ..fixtures::account(1) })));
-        let depth = |max| match demanded(&book, max).unwrap().into_values().next() {
+        let depth = |max| match watches(&book, max).into_values().next() {
             Some(Watch::Confirmation { confirmations, .. }) => confirmations,
             other => panic!("{other:?}"),
         };
@@ -279,7 +320,7 @@ mod tests {
             let mut book = Book::default();
             let account = Account { state, height_hint: BlockHeight::new(700), ..fixtures::account(1) };
             book.apply(Update::Account(Box::new(account)));
-            let hint = match demanded(&book, None).unwrap().into_values().next() {
+            let hint = match watches(&book, None).into_values().next() {
                 Some(Watch::Confirmation { height_hint, .. } | Watch::Spend { height_hint, .. }) => height_hint,
                 None => panic!("{state:?} is watched"),
             };
@@ -294,7 +335,7 @@ mod tests {
         book.apply(Update::Account(Box::new(change.after.clone())));
         book.apply(Update::Change(Box::new(change.clone())));
         let key = change.after.key();
-        let watches = demanded(&book, None).unwrap();
+        let watches = watches(&book, None);
         let names: Vec<&str> = watches.keys().map(|name| name.split_once(':').unwrap().0).collect();
         assert_eq!(names, ["before", "coin", "confirm"]);
         assert!(watches.keys().all(|name| subject(name) == Some(key)));
@@ -306,7 +347,7 @@ mod tests {
         // Void: the account is as before, and its output is watched once.
         book.apply(Update::Account(Box::new(change.before.clone())));
         book.apply(Update::Change(Box::new(OwnChange { void: true, ..change })));
-        let names: Vec<String> = demanded(&book, None).unwrap().into_keys().collect();
+        let names: Vec<String> = demanded(&book, None).into_keys().collect();
         assert_eq!(names.iter().map(|name| name.split_once(':').unwrap().0).collect::<Vec<_>>(), ["coin", "spend"]);
     }
 
@@ -322,9 +363,9 @@ mod tests {
         let mut book = Book::default();
         book.apply(Update::Account(Box::new(booked.accounts[0].after.clone())));
         book.apply(Update::Stage(Box::new(booked)));
-        assert_eq!(demanded(&book, None).unwrap().len(), 1, "no rival");
+        assert_eq!(demanded(&book, None).len(), 1, "no rival");
         book.apply(Update::Stage(Box::new(rival)));
-        let watches = demanded(&book, None).unwrap();
+        let watches = watches(&book, None);
         let signed = watches.iter().find(|(name, _)| name.starts_with(SIGNED)).unwrap().1;
         let expected = fixtures::account(1).terms.output_script().unwrap();
         assert!(matches!(signed, Watch::Spend { outpoint, script, .. }
