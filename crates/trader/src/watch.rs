@@ -51,13 +51,13 @@ enum What {
 /// Whose script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Lock {
-    Account(AccountTerms),
+    Account(Box<AccountTerms>),
     Coin(ScriptBuf),
 }
 
 impl Demand {
     fn of_account(what: What, terms: &AccountTerms, noted: BlockHeight) -> Self {
-        Self { what, lock: Lock::Account(terms.clone()), height_hint: noted.saturating_sub(REORGANISATION) }
+        Self { what, lock: Lock::Account(Box::new(*terms)), height_hint: noted.saturating_sub(REORGANISATION) }
     }
 
     fn watch(&self) -> Result<Watch, Halt> {
