@@ -213,7 +213,7 @@ impl Market {
     fn open(network: &Network, folder: &Path, stages: &mut Stages) -> Outcome<Self> {
         let carol = funded_node(network, &folder.join("carol"))?;
         stages.done("a node for the seller is funded");
-        let plan = VenuePlan { grpc_port: free_port()?, tick_seconds: 0 };
+        let plan = VenuePlan { grpc_port: free_port()?, tick_seconds: 0, node: network.venue.rpc_host() };
         let address = format!("127.0.0.1:{}", plan.grpc_port);
         let start = |lnd: &Lnd, side, dir: PathBuf| {
             let terms = OrderTerms::of(side);

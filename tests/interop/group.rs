@@ -12,6 +12,7 @@ use crate::audit::Audit;
 use crate::btcd::{outputs, spent};
 use crate::client::Client;
 use crate::failure::{Failure, Outcome};
+use crate::link::NodeLink;
 use crate::lnd::{Channel, Lnd};
 use crate::matrix::{ChannelKind, Market, Pairing, SelfBalance, Setting, Timing, Visibility};
 use crate::money::{Deal, chain_fee, rate_of_percent};
@@ -39,6 +40,8 @@ const ANCHOR_SAT: u64 = 330;
 /// A running market.
 pub(crate) struct Group<'n> {
     pub(crate) network: &'n Network,
+    /// Between the venue and its node.
+    pub(crate) link: NodeLink,
     pub(crate) venue: Venue,
     pub(crate) audit: Audit,
     pub(crate) seller: Party,
@@ -100,7 +103,8 @@ impl<'n> Group<'n> {
 
     /// As [`Group::open`], with accounts that expire after this many blocks.
     pub(crate) fn open_for(network: &'n Network, pairing: Pairing, folder: &Path, blocks: u64) -> Outcome<Self> {
-        let plan = VenuePlan { grpc_port: free_port()?, tick_seconds: 0 };
+        let link = NodeLink::start(network.venue.rpc_host())?;
+        let plan = VenuePlan { grpc_port: free_port()?, tick_seconds: 0, node: link.address().to_owned() };
         let venue = Venue::start_with(&network.venue, &folder.join("venue"), &plan)?;
         let audit = Audit::start(network, venue.address())?;
         let party = |side, program, lnd: &Lnd, name: &str| -> Outcome<Party> {
@@ -110,7 +114,7 @@ impl<'n> Group<'n> {
         let seller = party(Side::Seller, pairing.seller, &network.alice, "seller")?;
         let buyer = party(Side::Buyer, pairing.buyer, &network.bob, "buyer")?;
         let mut group =
-            Self { network, venue, audit, seller, buyer, channels: 0, batches: 0, inputs: 0, modifications: 0 };
+            Self { network, link, venue, audit, seller, buyer, channels: 0, batches: 0, inputs: 0, modifications: 0 };
         group.open_accounts(blocks)?;
         Ok(group)
     }

@@ -23,6 +23,7 @@ mod group;
 mod json;
 mod kills;
 mod lifecycle;
+mod link;
 mod lnd;
 mod matrix;
 mod money;

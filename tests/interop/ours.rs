@@ -34,6 +34,11 @@ fn tidegate() -> PathBuf {
 
 /// The node section, the same for both roles.
 fn node_section(lnd: &Lnd, macaroon: &Path) -> String {
+    node_section_at(&lnd.rpc_host(), lnd, macaroon)
+}
+
+/// As [`node_section`], for a node that is reached at another address.
+fn node_section_at(rpc: &str, lnd: &Lnd, macaroon: &Path) -> String {
     format!(
         r#"
 [node]
@@ -41,14 +46,13 @@ address = "{rpc}"
 tls_cert = "{certificate}"
 macaroon = "{macaroon}"
 "#,
-        rpc = lnd.rpc_host(),
         certificate = lnd.certificate().display(),
         macaroon = macaroon.display(),
     )
 }
 
 fn venue_config(dir: &Path, plan: &VenuePlan, http_port: u16, node: &str) -> String {
-    let VenuePlan { grpc_port, tick_seconds } = plan;
+    let VenuePlan { grpc_port, tick_seconds, .. } = plan;
     format!(
         r#"network = "regtest"
 data_dir = "{dir}"
@@ -259,6 +263,8 @@ pub(crate) struct VenuePlan {
     pub(crate) grpc_port: u16,
     /// 0: it clears when asked to.
     pub(crate) tick_seconds: u64,
+    /// `host:port` at which it reaches its node.
+    pub(crate) node: String,
 }
 
 /// A running `tidegate venue`.
@@ -273,13 +279,13 @@ pub(crate) struct Venue {
 impl Venue {
     /// Starts a venue with `lnd` as its wallet and a fresh book in `dir`, and waits until it serves.
     pub(crate) fn start(lnd: &Lnd, dir: &Path) -> Outcome<Self> {
-        Self::start_with(lnd, dir, &VenuePlan { grpc_port: free_port()?, tick_seconds: 3 })
+        Self::start_with(lnd, dir, &VenuePlan { grpc_port: free_port()?, tick_seconds: 3, node: lnd.rpc_host() })
     }
 
     /// As [`Venue::start`], as planned.
     pub(crate) fn start_with(lnd: &Lnd, dir: &Path, plan: &VenuePlan) -> Outcome<Self> {
         let http_port = free_port()?;
-        let node = node_section(lnd, &exact_macaroon(lnd, "venue", dir)?);
+        let node = node_section_at(&plan.node, lnd, &exact_macaroon(lnd, "venue", dir)?);
         let config = write_config(dir, &venue_config(dir, plan, http_port, &node))?;
         let mut venue = Self {
             address: format!("127.0.0.1:{}", plan.grpc_port),

@@ -42,6 +42,8 @@ pub(crate) struct Moment {
     pub(crate) connected: bool,
     /// Accounts that take part in batches.
     pub(crate) subscribed: BTreeSet<AccountKey>,
+    /// When our node told that an account's output confirmed.
+    pub(crate) confirmed: BTreeMap<AccountKey, Timestamp>,
     /// Orders whose state at the venue is unknown, with the number of the latest doubt.
     pub(crate) unsure: BTreeMap<OrderNonce, u64>,
     /// Doubts so far.

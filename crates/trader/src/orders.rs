@@ -204,10 +204,32 @@ pub(crate) async fn outgrown<E: TraderEnv>(env: &E, desk: &Desk, nonce: OrderNon
     Ok(())
 }
 
+/// How long after an account's confirmation a refusal of its order is not believed: the venue's node may see the block
+/// later than ours.
+const VENUE_CATCHES_UP_MS: u64 = 20_000;
+/// Between two such attempts.
+const ONCE_MORE_MS: u64 = 2_000;
+
+/// Hands the order to the venue, again while it may not have heard that the account is open.
+async fn hand_over<E: TraderEnv>(env: &E, desk: &Desk, order: &SubmittedOrder) -> Result<Submission, LinkError> {
+    loop {
+        let sent = env.link().submit(order).await;
+        let confirmed = desk.note(|moment| moment.confirmed.get(&order.order.account).copied());
+        let behind = confirmed.is_some_and(|at| env.clock().now() < at.plus_ms(VENUE_CATCHES_UP_MS));
+        match sent {
+            Err(LinkError::Refused { reason, .. }) if behind => {
+                tracing::info!(nonce = %order.order.nonce, reason, "refused just after the account confirmed; once more");
+                env.clock().sleep_until(env.clock().now().plus_ms(ONCE_MORE_MS)).await;
+            }
+            sent => return sent,
+        }
+    }
+}
+
 /// Submits a stored order.
 async fn send<E: TraderEnv>(env: &E, desk: &Desk, submitted: &SubmittedOrder) -> Result<OrderNonce, SubmitError> {
     let nonce = submitted.order.nonce;
-    let sent = env.link().submit(submitted).await;
+    let sent = hand_over(env, desk, submitted).await;
     desk.note(|moment| moment.sending.remove(&nonce));
     let reason = match sent {
         Ok(Submission::Accepted) => {

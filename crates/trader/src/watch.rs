@@ -221,6 +221,7 @@ async fn handle<E: TraderEnv>(env: &E, desk: &Desk, event: ChainEvent) {
         ChainEvent::Block { height } => reached(desk, height).await,
         ChainEvent::Confirmed { name, height, transaction } => {
             let Some(key) = subject(&name) else { return };
+            desk.note(|moment| moment.confirmed.insert(key, env.clock().now()));
             commit(desk, move |book| staging::confirmed(book, key, &transaction, height)).await;
             // The expiry may have been reached while the output was unconfirmed.
             if let Some(best) = desk.note(|moment| moment.best_height) {

@@ -40,6 +40,21 @@ impl Stage {
 }
 
 #[test]
+fn a_refusal_just_after_the_confirmation_is_asked_again() {
+    let mut stage = Stage::with_accounts(AccountVersion::V2);
+    stage.venue.refuse_submissions(3);
+    let (order, handle) = (stage.new_order("alice", 700, 1, 1, 1_000), stage.alice.handle.clone());
+    let mut placing = Box::pin(async move { handle.submit_order(order).await });
+    assert_eq!(stage.sim.try_wait(&mut placing), None, "refused, and not believed");
+    stage.sim.advance(15_000);
+    let nonce = stage.sim.try_wait(&mut placing).expect("the venue has caught up").unwrap();
+    assert_eq!(stage.venue.order(nonce).1, OrderState::Submitted);
+    stage.sim.advance(20_000);
+    stage.venue.refuse_submissions(1);
+    assert!(matches!(stage.order("alice", 700, 1), Err(SubmitError::Refused { .. })), "now it is believed");
+}
+
+#[test]
 fn a_replaced_order_makes_room_for_the_new_one() {
     let mut stage = Stage::with_accounts(AccountVersion::V2);
     let old = stage.order("alice", 700, 15).unwrap();

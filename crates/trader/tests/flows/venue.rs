@@ -45,6 +45,7 @@ struct Stream {
 struct Inner {
     down: bool,
     /// The next submission is lost on its way.
+    refusals: u32,
     pub(crate) lose_submission: bool,
     forget_accounts: bool,
     /// The handshake of this account is never answered.
@@ -119,6 +120,11 @@ impl TestVenue {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap()
+    }
+
+    /// Refuses as many submissions.
+    pub(crate) fn refuse_submissions(&self, count: u32) {
+        self.lock().refusals = count;
     }
 
     pub(crate) fn set_down(&self, down: bool) {
@@ -619,6 +625,10 @@ impl VenueLink for TestLink {
     async fn submit(&self, order: &SubmittedOrder) -> Result<Submission, LinkError> {
         let mut inner = self.call("submit")?;
         assert!(order.signature_is_valid(), "the order is signed");
+        if let Some(left) = inner.refusals.checked_sub(1) {
+            inner.refusals = left;
+            return Err(LinkError::Refused { call: "submit", reason: "the account is not open".into() });
+        }
         if std::mem::take(&mut inner.lose_submission) {
             return Err(away());
         }
