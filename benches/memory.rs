@@ -17,6 +17,7 @@ use std::fs::{self, File};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use lnd::FakeLnd;
 use program::{Bench, Daemon, NOBODY};
 use rig::meddler::identity;
@@ -224,9 +225,14 @@ async fn busy_venue([traders, orders_each]: [u32; 2]) {
     }
     assert_eq!(market.venue.status().await.unwrap().subscribed, clients.len());
     let connected = own();
-    for (trader, client) in (0_u32..).zip(&clients) {
-        for number in 0..orders_each {
-            client.ask(trader, number).await;
+    let numbered: Vec<(u32, &Client)> = (0_u32..).zip(&clients).collect();
+    for number in 0..orders_each {
+        // Many at a time, within the venue's queue: one after the other, most of the time would go by in waiting.
+        for some in numbered.chunks(200) {
+            join_all(some.iter().map(|(trader, client)| client.ask(*trader, number))).await;
+        }
+        if number % 20 == 19 {
+            println!("  {} orders of each: {:.1} MiB", number + 1, own());
         }
     }
     let status = market.venue.status().await.unwrap();

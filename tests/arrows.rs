@@ -34,6 +34,7 @@ const ARROWS: &[Row] = &[
             "tidegate-trader",
             "tidegate-venue",
             "tidegate-sandbox",
+            "tidegate-engine",
             "tidegate-auditor",
         ]),
     ),

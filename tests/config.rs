@@ -71,7 +71,8 @@ fn agent_refuses_a_wrong_file_by_name_of_the_key() {
         ("insecure = true", "insecure = false", &["venue.insecure", "must be true"]),
         ("\"127.0.0.1:12009\"", "\"192.0.2.1:12009\"", &["venue.address", "loopback"]),
         ("\"127.0.0.1:12010\"", "\"0.0.0.0:12010\"", &["api.rpc_listen", "loopback"]),
-        ("rpc_listen =", "rpc_listen = \"127.0.0.1:1\"\nrest_listen =", &["rest_listen", "unknown"]),
+        ("rpc_listen =", "rpc_listen = \"127.0.0.1:1\"\nweb_listen =", &["web_listen", "unknown"]),
+        ("rpc_listen =", "rest_listen = \"0.0.0.0:1\"\nrpc_listen =", &["api.rest_listen", "loopback"]),
         ("\"127.0.0.1:12081\"", "\"0.0.0.0:12081\"", &["status_listen", "loopback"]),
         ("decide_every_seconds = 60", "decide_every_seconds = 0", &["decide_every_seconds", "at least 1"]),
         ("_sat_per_kw = 25_000", "_sat_per_kw = 252", &["max_batch_fee_rate_sat_per_kw", "at least 253"]),
@@ -96,6 +97,11 @@ fn venue_refuses_a_wrong_file_by_name_of_the_key() {
         ("keep_sats = 20_000", "keep_sats = 100_000", &["income.keep_sats", "at most"]),
         ("sweep_above_sats = 100_000", "sweep_above_sats = 0", &["income.sweep_above_sats", "at least 1000"]),
         ("= 10_000_000", "= 99_999", &["terms.max_account_sats", "at least 100000"]),
+        (
+            "# [api]\n# admin_listen = \"127.0.0.1:12083\"",
+            "[api]\nadmin_listen = \"0.0.0.0:1\"",
+            &["api.admin_listen", "loopback"],
+        ),
     ];
     for (from, to, words) in cases {
         let (_folder, path) = changed("venue.example.toml", from, to);

@@ -1,8 +1,12 @@
 //! What operators read fits the code: every metric that a dashboard shows is one that we register, every dashboard can be
-//! imported, and every sentence that a runbook explains is one that the program can say.
+//! imported, every alert fires when it should and has a runbook, and every sentence that a runbook explains is one that the
+//! program can say. What a running agent answers to the queries is tested with a real Prometheus in `src/daemon`.
+
+#![allow(clippy::print_stderr, reason = "a test that cannot run says so")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use prometheus::{Gauge, Registry};
 use serde_json::Value;
@@ -36,7 +40,11 @@ fn names_in(text: &str) -> BTreeSet<&str> {
 }
 
 fn unregistered<'a>(registries: &[Registry], text: &'a str) -> Vec<&'a str> {
-    let known = |name: &str| registries.iter().any(|registry| is_registered(registry, name));
+    // A histogram is three.
+    let whole =
+        |name: &str| ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part)).map(str::to_owned);
+    let registered = |name: &str| registries.iter().any(|registry| is_registered(registry, name));
+    let known = |name: &str| registered(name) || whole(name).is_some_and(|name| registered(&name));
     names_in(text).into_iter().filter(|name| !known(name)).collect()
 }
 
@@ -44,7 +52,8 @@ fn dashboards() -> Vec<(PathBuf, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards");
     let entries = std::fs::read_dir(folder).expect("dashboards/ exists");
     let paths = entries.map(|entry| entry.expect("an entry of dashboards/ is readable").path());
-    paths.map(|path| (path.clone(), std::fs::read_to_string(&path).expect("a dashboard is text"))).collect()
+    let boards = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    boards.map(|path| (path.clone(), std::fs::read_to_string(&path).expect("a dashboard is text"))).collect()
 }
 
 /// Queries of one panel.
@@ -87,10 +96,72 @@ fn every_panel_has_a_title_a_unit_and_queries() {
             let queries = queries(panel);
             assert!(!queries.is_empty(), "{}: {title}: no queries", path.display());
             for query in queries {
-                assert!(!names_in(query).is_empty(), "{}: {title}: `{query}` asks for nothing", path.display());
+                let asks = !names_in(query).is_empty() || query.contains("process_");
+                assert!(asks, "{}: {title}: `{query}` asks for nothing", path.display());
+                let chosen = query.contains("job=~\"$job\",instance=~\"$instance\"");
+                assert!(chosen, "{}: {title}: `{query}` ignores the choice of instances", path.display());
             }
+            assert_eq!(panel["datasource"]["uid"], "${datasource}", "{}: {title}", path.display());
+            let description = panel["description"].as_str().unwrap_or_default();
+            assert!(description.ends_with('.'), "{}: {title}: no description", path.display());
+        }
+        assert!(dashboard["id"].is_null() && dashboard.get("id").is_some(), "{}: Grafana gives the id", path.display());
+        assert!(dashboard["uid"].as_str().is_some_and(|uid| !uid.is_empty()), "{}: no uid", path.display());
+        let variables = dashboard["templating"]["list"].as_array().expect("a dashboard has variables");
+        let sources = variables.iter().filter(|variable| variable["type"] == "datasource");
+        assert_eq!(sources.count(), 1, "{}: the source of the data is chosen once", path.display());
+    }
+}
+
+/// A file of `dashboards/prometheus`.
+fn prometheus_file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards/prometheus").join(name);
+    std::fs::read_to_string(path).expect("it is shipped")
+}
+
+/// What follows a key in the lines of a YAML file.
+fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
+    text.lines().filter_map(move |line| line.trim_start().trim_start_matches("- ").strip_prefix(key).map(str::trim))
+}
+
+#[test]
+fn every_alert_is_proved_and_has_a_runbook() {
+    let (alerts, proofs) = (prometheus_file("alerts.yml"), prometheus_file("alerts.test.yml"));
+    assert_eq!(unregistered(&registries(), &alerts), Vec::<&str>::new());
+    let names: Vec<&str> = values(&alerts, "alert:").collect();
+    let runbooks: Vec<&str> = values(&alerts, "runbook:").collect();
+    assert!(names.len() > 8, "{names:?}");
+    assert_eq!(names.len(), runbooks.len(), "one runbook for each");
+    for (name, runbook) in names.iter().zip(runbooks) {
+        let proved = values(&proofs, "alertname:").filter(|proof| proof == name).count();
+        assert_eq!(proved, 2, "{name}: once silent, once firing");
+        let (file, heading) = runbook.split_once('#').expect("a file and a heading");
+        assert_eq!(heading, name.to_lowercase());
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("it is there");
+        assert!(text.contains(&format!("\n## {name}\n")), "{file} says nothing about {name}");
+    }
+}
+
+/// Runs Debian's `promtool` in `dashboards/prometheus`. Where every change is checked it has to be there.
+fn promtool(arguments: &[&str]) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards/prometheus");
+    match Command::new("promtool").args(arguments).current_dir(folder).output() {
+        Ok(ended) => {
+            let said = [ended.stdout, ended.stderr].concat();
+            assert!(ended.status.success(), "promtool {arguments:?}:\n{}", String::from_utf8_lossy(&said));
+        }
+        Err(error) => {
+            assert!(std::env::var_os("CI").is_none(), "promtool: {error}: install the package `prometheus`");
+            eprintln!("NOT CHECKED: promtool: {error}: install the package `prometheus`");
         }
     }
+}
+
+#[test]
+fn alerts_fire_when_they_should_and_only_then() {
+    promtool(&["check", "config", "prometheus.yml"]);
+    promtool(&["check", "rules", "alerts.yml"]);
+    promtool(&["test", "rules", "alerts.test.yml"]);
 }
 
 /// Source files of the programs that operators run.

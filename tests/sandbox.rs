@@ -83,3 +83,89 @@ fn databases_are_kept_where_asked_and_private() {
         assert_eq!(mode(&kept.join(name)), 0o600, "{name}");
     }
 }
+
+/// The live market as a user runs it: its output is read line by line until `enough`, then it is told to stop.
+fn watch(args: &[&str], mut enough: impl FnMut(&str) -> bool) -> (Vec<String>, std::process::ExitStatus) {
+    use std::io::{BufRead as _, BufReader};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["sandbox", "--speed", "4"])
+        .args(args)
+        .env_remove("TIDEGATE_LOG")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut lines = Vec::new();
+    let mut reader = BufReader::new(child.stdout.take().expect("it was asked for"));
+    let mut stopping = false;
+    let mut line = String::new();
+    while reader.read_line(&mut line).expect("it says text") > 0 {
+        let told = std::mem::take(&mut line).trim_end_matches('\n').to_owned();
+        if !stopping && enough(&told) {
+            stopping = true;
+            let pid = child.id().to_string();
+            assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill is there").success());
+        }
+        lines.push(told);
+    }
+    (lines, child.wait().expect("it ends"))
+}
+
+#[test]
+fn plain_lines_have_no_control_characters_and_tell_of_leases() {
+    let (lines, status) = watch(&["--plain"], |line| line.starts_with("our lease: "));
+    assert_eq!(status.code(), Some(0));
+    assert!(lines.iter().all(|line| !line.chars().any(char::is_control)), "{lines:?}");
+    assert!(lines[0].contains("the market is open; metrics http://127.0.0.1:"), "{}", lines[0]);
+    assert!(lines.iter().any(|line| line.starts_with("batch ")), "{lines:?}");
+    assert!(lines.last().is_some_and(|line| line.starts_with("stopped in order at block ")), "{lines:?}");
+}
+
+#[test]
+fn live_json_is_an_object_per_line_and_the_same_folder_goes_on() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let kept = folder.path().join("market").display().to_string();
+    let args = ["--json", "--seed", "3", "--data-dir", &kept];
+    let event = |line: &str| {
+        let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        (value["event"].as_str().expect("its kind").to_owned(), value)
+    };
+    let (lines, status) = watch(&args, |line| event(line).0 == "lease");
+    assert_eq!(status.code(), Some(0));
+    let events: Vec<(String, Value)> = lines.iter().map(|line| event(line)).collect();
+    assert_eq!((events[0].0.as_str(), events[0].1["start"].as_u64()), ("opened", Some(0)));
+    let of = |kind: &str| events.iter().find(|(found, _)| found == kind).map(|(_, value)| value);
+    let (batch, lease) = (of("batch").expect("a batch"), of("lease").expect("a lease"));
+    assert!(batch["rate_ppb"].as_u64().is_some_and(|rate| rate > 0), "{batch}");
+    for number in ["amount_sats", "premium_sats", "maturity_height", "gross_ppb", "net_ppb", "net_apr_ratio"] {
+        assert!(lease[number].is_number(), "{number}: {lease}");
+    }
+    let scene = of("status").expect("a status");
+    for list in ["accounts", "orders", "leases", "clearings"] {
+        assert!(scene[list].is_array(), "{list}: {scene}");
+    }
+    assert_eq!(events.last().map(|(kind, _)| kind.as_str()), Some("stopped"));
+
+    let (again, _) = watch(&["--json", "--data-dir", &kept], |line| event(line).0 == "status");
+    let opened = event(&again[0]).1;
+    assert_eq!((opened["event"].as_str(), opened["start"].as_u64()), (Some("opened"), Some(1)));
+    let seen = again.iter().map(|line| event(line).1).find(|value| value["event"] == "status").expect("a status");
+    assert_eq!(seen["seed"], 3);
+    assert!(seen["leases"].as_array().is_some_and(|leases| !leases.is_empty()), "{seen}");
+}
+
+#[test]
+fn a_folder_keeps_its_seed_and_listeners_stay_on_this_machine() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let kept = folder.path().join("market").display().to_string();
+    let (_, status) = watch(&["--json", "--seed", "3", "--data-dir", &kept], |_| true);
+    assert_eq!(status.code(), Some(0));
+    for (args, words) in [
+        (["--seed", "4", "--data-dir", &kept], ["seed 3, not 4", "--data-dir"]),
+        (["--listen", "0.0.0.0:0", "--seed", "1"], ["--listen", "127.0.0.1"]),
+    ] {
+        let ended = Command::new(env!("CARGO_BIN_EXE_tidegate")).arg("sandbox").args(args).output().expect("it starts");
+        let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(1), "{told}");
+        assert!(words.iter().all(|word| told.contains(word)), "{told}");
+    }
+}

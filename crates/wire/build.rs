@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost_types::field_descriptor_proto::{Label, Type};
-use prost_types::{DescriptorProto, FieldDescriptorProto};
+use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto};
 use protox::Compiler;
 use tonic_prost_build::Builder;
 
@@ -12,7 +12,8 @@ use tonic_prost_build::Builder;
 const ROOT: &str = "proto";
 
 /// Both sides of these run in this program: the trader calls, the venue serves; the operator calls, the agent serves.
-const POOL: &[&str] = &["poolrpc/auctioneer.proto", "poolrpc/trader.proto", "poolrpc/hashmail.proto"];
+const POOL: &[&str] =
+    &["poolrpc/auctioneer.proto", "poolrpc/trader.proto", "poolrpc/hashmail.proto", "tidegate/v1/agent.proto"];
 
 /// These are only ever called.
 const LND: &[&str] =
@@ -22,8 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={ROOT}");
 
     let pool = compiler(POOL)?.file_descriptor_set();
-    let messages = pool.file.iter().flat_map(|file| &file.message_type);
-    let shapes: String = messages.map(|message| shape(message, "crate::poolrpc")).collect();
+    let shapes: String = pool.file.iter().map(shapes).collect();
     // Anybody may send these: they are decoded within a limit.
     builder().build_server(true).codec_path("crate::bounded::BoundedCodec").compile_fds(pool)?;
     builder().build_server(false).compile_fds(compiler(LND)?.file_descriptor_set())?;
@@ -50,6 +50,12 @@ fn compiler(files: &[&str]) -> Result<Compiler, protox::Error> {
 /// A server may leave methods out; a caller then gets `UNIMPLEMENTED`.
 fn builder() -> Builder {
     tonic_prost_build::configure().build_client(true).build_transport(false).generate_default_stubs(true).btree_map(".")
+}
+
+/// `impl Shaped` for every message of a file.
+fn shapes(file: &FileDescriptorProto) -> String {
+    let module = format!("crate::{}", file.package().replace('.', "::"));
+    file.message_type.iter().map(|message| shape(message, &module)).collect()
 }
 
 /// `impl Shaped` for a message and those inside it: what its fields hold, by number.

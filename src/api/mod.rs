@@ -5,4 +5,6 @@ mod metrics;
 pub mod operator;
 
 pub use http::{Answer, BoundHttp, HttpError, Page, bind};
-pub use metrics::{AgentMetrics, VenueMetrics, raise_to, render};
+pub use metrics::{
+    AgentMetrics, BatchMetrics, LedgerMetrics, LinkMetrics, RiskMetrics, TimesCollector, VenueMetrics, raise_to, render,
+};

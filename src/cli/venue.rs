@@ -7,7 +7,8 @@ use std::path::PathBuf;
 const EXAMPLES: &str = "\
 Before the first start:
   tidegate permissions --role venue           bake the macaroon with the command that this prints
-  cp config/venue.example.toml venue.toml     then set network, node, terms and ratings
+  tidegate config init --role venue --network mainnet    write venue.toml; then set terms and ratings
+  tidegate venue --config venue.toml
 
 While it runs (the address is status_listen):
   curl 127.0.0.1:12082/healthz                ok while the process serves

@@ -84,6 +84,8 @@ pub struct ApiConfig {
     /// Where it is served (gRPC, TLS, loopback only).
     #[serde(default = "usual_listen")]
     pub rpc_listen: SocketAddr,
+    /// Where the same calls are served as JSON over HTTPS (loopback only); without this key they are not.
+    pub rest_listen: Option<SocketAddr>,
 }
 
 /// Where deployed clients look for their daemon.
@@ -131,7 +133,12 @@ impl AgentConfig {
                 let rule = "is missing, and there is no section [api] either: this agent could do nothing";
                 require(path, "strategy_file", false, rule)?;
             }
-            (_, Some(api)) => require_loopback(path, "api.rpc_listen", api.rpc_listen)?,
+            (_, Some(api)) => {
+                require_loopback(path, "api.rpc_listen", api.rpc_listen)?;
+                if let Some(rest) = api.rest_listen {
+                    require_loopback(path, "api.rest_listen", rest)?;
+                }
+            }
             (Some(_), None) => {}
         }
         // The strategy's file is named relative to the configuration that names it.

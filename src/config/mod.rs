@@ -8,7 +8,7 @@ mod venue;
 pub use agent::{AgentConfig, ApiConfig, VenueLinkConfig};
 pub use error::{ConfigError, File};
 pub use strategy::load_strategy;
-pub use venue::{CustomTermsConfig, IncomeConfig, RatingsConfig, TermsConfig, VenueConfigFile};
+pub use venue::{CustomTermsConfig, IncomeConfig, RatingsConfig, TermsConfig, VenueApiConfig, VenueConfigFile};
 
 use crate::node::LndConfig;
 use serde::de::DeserializeOwned;

@@ -35,6 +35,16 @@ pub struct VenueConfigFile {
     pub income: Option<IncomeConfig>,
     /// Node ratings.
     pub ratings: RatingsConfig,
+    /// The operator's calls. Without it, there are none but those of `status_listen`.
+    pub api: Option<VenueApiConfig>,
+}
+
+/// The operator's calls.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VenueApiConfig {
+    /// Where they are served (HTTP, loopback only), for whoever knows the token in `admin.token` of the data folder.
+    pub admin_listen: SocketAddr,
 }
 
 /// Terms of trade.
@@ -98,6 +108,9 @@ impl VenueConfigFile {
         require_network(path, &config.network)?;
         require_loopback(path, "listen", config.listen)?;
         require_loopback(path, "status_listen", config.status_listen)?;
+        if let Some(api) = &config.api {
+            require_loopback(path, "api.admin_listen", api.admin_listen)?;
+        }
         require_between(path, "tick_seconds", config.tick_seconds, 0..=WEEK_SECONDS)?;
         config.terms.check(path)?;
         if let Some(income) = &config.income {
@@ -113,6 +126,19 @@ impl VenueConfigFile {
             require(path, "ratings.tier1_nodes", node.parse::<NodeId>().is_ok(), &rule)?;
         }
         Ok(config)
+    }
+}
+
+impl VenueConfigFile {
+    /// The network as addresses know it.
+    ///
+    /// # Errors
+    /// When it is none of [`super::NETWORKS`]; a loaded configuration's is.
+    pub fn bitcoin_network(&self) -> Result<bitcoin::Network, bitcoin::network::ParseNetworkError> {
+        match self.network.as_str() {
+            "mainnet" => Ok(bitcoin::Network::Bitcoin),
+            other => other.parse(),
+        }
     }
 }
 

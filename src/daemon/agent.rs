@@ -6,8 +6,8 @@ use super::crew::Crew;
 use super::data_dir;
 use super::observe::ObserveError;
 use super::parts::TraderParts;
-use super::report::{StatusReport, update_metrics};
-use crate::api::operator::{self, Asked, BoundApi, Operator, Stage, WishError, Wishes};
+use super::report::{StatusReport, seconds, update_figures, update_metrics};
+use crate::api::operator::{self, About, Asked, BoundApi, Operator, Stage, Switch, Wish, WishError, Wishes};
 use crate::api::{self, AgentMetrics, Answer, BoundHttp, Page, raise_to, render};
 use crate::config::{AgentConfig, load_strategy};
 use crate::node::{LndNode, Role};
@@ -22,6 +22,7 @@ use tidegate_engine::strategy::Strategy;
 use tidegate_ports::{Clock as _, Store, TraderEnv};
 use tidegate_strategies::AnyStrategy;
 use tidegate_trader::Handle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 /// The ports of a live agent.
@@ -31,6 +32,7 @@ type AgentEnv = TraderParts<LndNode, SqliteStore, SystemClock, OsEntropy>;
 struct Local {
     store: SqliteStore,
     brain: Brain<AnyStrategy, SqliteStore>,
+    about: About<SqliteStore>,
     link: GrpcLink,
     http: BoundHttp,
     api: Option<BoundApi>,
@@ -47,19 +49,39 @@ impl Local {
         let store = SqliteStore::open(&file, "trader").await?;
         let journal = SqliteStore::open(&file, "journal").await?;
         let token = Token::new(data_dir::venue_token(&config.data_dir, &OsEntropy)?);
-        let brain = Brain::load(strategy, RiskGate::new(config.limits.clone()), journal).await?;
+        let switch = Switch::load(SqliteStore::open(&file, "switch").await?).await?;
+        let about = About {
+            network: config.network.clone(),
+            venue: config.venue.address.clone(),
+            strategy: strategy.as_ref().map_or_else(String::new, |strategy| strategy.name().to_owned()),
+            limits: config.limits.clone(),
+            switch: switch.clone(),
+            journal: journal.clone(),
+        };
+        if let Some(stopped) = Some(switch.position()).filter(|position| position.stopped) {
+            tracing::warn!(
+                by = stopped.by,
+                why = stopped.why,
+                "trading is stopped; `tidegate resume` or SIGUSR2 resumes it"
+            );
+        }
+        let brain = Brain::load(strategy, RiskGate::new(config.limits.clone()), journal).await?.with_switch(switch);
         let link = GrpcLink::new(&config.venue.address, token)?;
         let http = api::bind(config.status_listen, "status_listen").await?;
         let api = match &config.api {
             Some(api) => {
                 let folder = config.api_folder();
-                let bound = operator::bind(api.rpc_listen, &folder, &SystemClock, &OsEntropy).await?;
-                tracing::info!(rpc = %bound.address()?, folder = %folder.display(), "serving poolrpc.Trader");
+                let mut bound = operator::bind(api.rpc_listen, &folder, &SystemClock, &OsEntropy).await?;
+                tracing::info!(rpc = %bound.address()?, folder = %folder.display(), "serving poolrpc.Trader and tidegate.v1.Agent");
+                if let Some(address) = api.rest_listen {
+                    let rest = bound.bind_rest(address).await?;
+                    tracing::info!(%rest, "serving the same calls as JSON over HTTPS");
+                }
                 Some(bound)
             }
             None => None,
         };
-        Ok(Local { store, brain, link, http, api, metrics: AgentMetrics::new()? })
+        Ok(Local { store, brain, about, link, http, api, metrics: AgentMetrics::new()? })
     }
 }
 
@@ -71,8 +93,9 @@ impl Local {
 pub async fn run_agent(config: AgentConfig) -> anyhow::Result<()> {
     let shutdown = Shutdown::default();
     shutdown.on_signals()?;
+    let turns = TurnSignals::hear()?;
     let network = config.bitcoin_network().context("network")?;
-    let Local { store, brain, link, http, api, metrics } = Local::open(&config).await?;
+    let Local { store, brain, about, link, http, api, metrics } = Local::open(&config).await?;
     let (trader, flows) = tidegate_trader::trader(config.trading.trader());
     let waiting = Waiting::for_node(&config.node.address);
     let page = AgentPage { trader: trader.clone(), metrics: metrics.clone(), waiting: waiting.clone() };
@@ -80,10 +103,12 @@ pub async fn run_agent(config: AgentConfig) -> anyhow::Result<()> {
     let mut crew = Crew::new(shutdown.clone());
     crew.spawn("the status listener", http.serve(Arc::new(page), shutdown.clone()));
     let (wishes, asked) = Wishes::new();
+    crew.spawn("the task that hears signals", turns.obey(about.switch.clone(), wishes.clone(), shutdown.clone()));
     let stage = Stage::<AgentEnv>::new({
         let waiting = waiting.clone();
         move || waiting.reason()
     });
+    let stage = stage.with(about);
     if let Some(api) = api {
         crew.spawn("the API listener", api.serve(stage.clone(), SystemClock, shutdown.clone()));
     }
@@ -112,6 +137,45 @@ pub async fn run_agent(config: AgentConfig) -> anyhow::Result<()> {
     let crew = crew.finish().await;
     outcome.context("the agent stopped: its state can not be trusted; nothing was lost that was stored")?;
     crew
+}
+
+/// Who turned the switch, when it was a signal.
+const BY_STOP: &str = "signal SIGUSR1";
+const BY_RESUME: &str = "signal SIGUSR2";
+
+/// SIGUSR1 stops trading and SIGUSR2 resumes it, as the API's calls do.
+struct TurnSignals {
+    stop: Signal,
+    resume: Signal,
+}
+
+impl TurnSignals {
+    /// From now on they do not end the process any more.
+    fn hear() -> std::io::Result<TurnSignals> {
+        let (stop, resume) = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
+        Ok(TurnSignals { stop, resume })
+    }
+
+    /// Turns the switch at each signal until shutdown.
+    async fn obey<S: Store>(mut self, switch: Switch<S>, wishes: Wishes, shutdown: Shutdown) -> anyhow::Result<()> {
+        loop {
+            let (stopped, by) = tokio::select! {
+                _ = self.stop.recv() => (true, BY_STOP),
+                _ = self.resume.recv() => (false, BY_RESUME),
+                () = shutdown.wanted() => return Ok(()),
+            };
+            if let Err(error) = switch.turn(stopped, by, "", SystemClock.now()).await {
+                tracing::error!(stopped, %error, "the switch can not be kept");
+            }
+            // Answered once the node was reached and the orders are cancelled; until then other signals are heard.
+            let wishes = wishes.clone();
+            tokio::spawn(async move {
+                if let Err(error) = wishes.ask(Wish::Obey, by).await {
+                    tracing::warn!(%error, "the switch is obeyed at the next round");
+                }
+            });
+        }
+    }
 }
 
 /// What the task that decides works with, besides the brain and the ports.
@@ -156,6 +220,7 @@ where
                 };
                 // Who asked may have gone.
                 drop(answer.send(outcome));
+                update_figures(&metrics, &brain.figures());
                 if let Some(error) = journal {
                     return Err(error).context(NO_JOURNAL);
                 }
@@ -168,10 +233,7 @@ where
             () = shutdown.wanted() => return Ok(()),
         };
         count_round(&metrics, &outcome);
-        for (duration, rate) in brain.clearing_rates() {
-            let duration = duration.get().to_string();
-            metrics.clearing_rate_ppb.with_label_values(&[duration.as_str()]).set(i64::from(rate.get()));
-        }
+        update_figures(&metrics, &brain.figures());
         metrics.last_decision_seconds.set(seconds(env.clock().now().seconds()));
         match outcome {
             Ok(_) => {}
@@ -188,7 +250,8 @@ fn count_round(metrics: &AgentMetrics, outcome: &Result<Round, RoundError>) {
     let add = |name: &str, count: u32| metrics.decisions_total.with_label_values(&[name]).inc_by(u64::from(count));
     match outcome {
         Ok(round) => {
-            metrics.trading_halted.set(i64::from(round.halted));
+            metrics.links.node_up.set(1);
+            metrics.links.venue_up.set(i64::from(!round.venue_silent));
             add("placed", round.placed);
             add("refused", round.refused);
             add("failed", round.failed);
@@ -197,22 +260,19 @@ fn count_round(metrics: &AgentMetrics, outcome: &Result<Round, RoundError>) {
                 failed("venue");
             }
         }
-        Err(RoundError::Observe(ObserveError::Node(_))) => failed("node"),
+        Err(RoundError::Observe(ObserveError::Node(_))) => {
+            metrics.links.node_up.set(0);
+            failed("node");
+        }
         Err(_) => failed("self"),
     }
 }
 
-/// Unix seconds as Prometheus wants them.
-fn seconds(unix: u64) -> f64 {
-    // Exact until the year 2106, as close as a double gets thereafter.
-    u32::try_from(unix).map_or(f64::from(u32::MAX), f64::from)
-}
-
 /// The agent's HTTP pages.
-struct AgentPage {
-    trader: Handle,
-    metrics: AgentMetrics,
-    waiting: Waiting,
+pub(super) struct AgentPage {
+    pub(super) trader: Handle,
+    pub(super) metrics: AgentMetrics,
+    pub(super) waiting: Waiting,
 }
 
 impl Page for AgentPage {

@@ -1,15 +1,18 @@
 //! The agent's loop: look, decide, pass the gate, journal, place. What a person asks for goes the same way.
 
+mod figures;
+
+use super::books::Books;
 use super::observe::{Look, ObserveError, Observer};
-use crate::api::operator::{Done, Wish, WishError};
+use crate::api::operator::{Cancelled, Done, NO_STRATEGY, Position, Switch, Wish, WishError, intent_name};
 use std::collections::BTreeMap;
 use thiserror::Error;
 use tidegate_engine::driver::{Place, step};
 use tidegate_engine::gate::{Approved, RiskGate, RiskRefusal};
 use tidegate_engine::journal::{Inputs, JournalEntry, Judged, Verdict};
 use tidegate_engine::strategy::{Intent, Now, OrderIntent, Reason, Strategy};
-use tidegate_engine::view::MarketView;
 use tidegate_ports::{Change, Clock as _, Sequence, Store, StoreError, TraderEnv};
+use tidegate_protocol::keys::OrderNonce;
 use tidegate_protocol::order::{AuctionType, OrderSide};
 use tidegate_protocol::units::{BlockCount, BlockHeight, RatePerBillion, Sats, UnitCount};
 use tidegate_trader::{CloseAccount, Handle, NewOrder, OpenAccount, Reaction, Status};
@@ -45,9 +48,6 @@ pub(crate) struct Round {
     pub(crate) halted: bool,
 }
 
-/// Name in the journal of an agent without a strategy.
-const NO_STRATEGY: &str = "none";
-
 /// A strategy, or none, with its gate, its state and its journal.
 pub(crate) struct Brain<S: Strategy, J: Store> {
     strategy: Option<S>,
@@ -59,6 +59,13 @@ pub(crate) struct Brain<S: Strategy, J: Store> {
     next_entry: u64,
     /// A broken promise was seen: open orders are cancelled and nothing is placed until a person restarts the agent.
     halted: bool,
+    /// By which an operator stops trading, if there is one.
+    switch: Option<Switch<J>>,
+    /// Turns of the switch that are journaled.
+    turns: u64,
+    books: Books,
+    /// What the gate refused since the start, by limit.
+    refusals: BTreeMap<&'static str, u64>,
 }
 
 impl<S: Strategy, J: Store> Brain<S, J> {
@@ -83,7 +90,51 @@ impl<S: Strategy, J: Store> Brain<S, J> {
         }
         let next_entry = last.map_or(0, |entry| entry.sequence.saturating_add(1));
         let state = state.unwrap_or_default();
-        Ok(Brain { strategy, state, gate, observer: Observer::default(), journal, sequence, next_entry, halted: false })
+        let observer = Observer::default();
+        let (halted, switch, turns) = (false, None, 0);
+        let (books, refusals) = (Books::default(), BTreeMap::new());
+        Ok(Brain {
+            strategy,
+            state,
+            gate,
+            observer,
+            journal,
+            sequence,
+            next_entry,
+            halted,
+            switch,
+            turns,
+            books,
+            refusals,
+        })
+    }
+
+    /// From now on it obeys this switch.
+    pub(crate) fn with_switch(self, switch: Switch<J>) -> Brain<S, J> {
+        let turns = switch.position().turns;
+        Brain { switch: Some(switch), turns, ..self }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.switch.as_ref().is_some_and(Switch::is_stopped)
+    }
+
+    fn halt(&mut self) {
+        self.halted = true;
+        if let Some(switch) = &self.switch {
+            switch.halt();
+        }
+    }
+
+    /// A ledger that does not agree with the accounts is a broken promise.
+    async fn check_books<E: TraderEnv>(&mut self, env: &E, status: &Status) {
+        if let Err(error) = self.books.refresh(env, status).await {
+            tracing::warn!(%error, "the ledger is not up to date");
+        }
+        if let Some(error) = self.books.disagreement().filter(|_| !self.halted) {
+            tracing::error!(%error, "trading stops: the ledger does not agree. Find the cause, then restart");
+            self.halt();
+        }
     }
 
     /// One round: everything is looked at, decided once, journaled, and what passed the gate is carried out.
@@ -92,8 +143,13 @@ impl<S: Strategy, J: Store> Brain<S, J> {
     /// [`RoundError`]; then nothing was placed.
     pub(crate) async fn round<E: TraderEnv>(&mut self, env: &E, trader: &Handle) -> Result<Round, RoundError> {
         let Look { status, venue_silent } = self.observer.look(env, trader).await?;
-        if self.halted {
-            return Ok(cancel_all(trader, &status).await);
+        self.check_books(env, &status).await;
+        self.journal_turn(env, &status).await?;
+        if self.halted || self.is_stopped() {
+            let Cancelled { cancelled, left } = cancel_all(trader, &status).await;
+            let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+            let (placed, failed) = (count(cancelled.len()), count(left.len()));
+            return Ok(Round { placed, failed, halted: self.halted, ..Round::default() });
         }
         if let Some(error) = &venue_silent {
             tracing::warn!(%error, "decided on what the venue said before");
@@ -115,6 +171,10 @@ impl<S: Strategy, J: Store> Brain<S, J> {
         let mut round = Round { refused, venue_silent: venue_silent.is_some(), ..Round::default() };
         self.write(&decided.entry).await?;
         for intent in decided.approved {
+            // It may have been turned while the intents before this one were carried out.
+            if self.is_stopped() {
+                break;
+            }
             let cancels = matches!(intent.get(), Intent::Cancel { .. });
             let Err(reaction) = carry_out(trader, intent).await else {
                 round.placed += 1;
@@ -125,7 +185,7 @@ impl<S: Strategy, J: Store> Brain<S, J> {
                 tracing::error!(
                     "trading stops: a promise was broken (see above). Cancelling orders; find the cause, then restart"
                 );
-                self.halted = true;
+                self.halt();
                 round.halted = true;
                 break;
             }
@@ -148,54 +208,91 @@ impl<S: Strategy, J: Store> Brain<S, J> {
         wish: Wish,
         by: &str,
     ) -> Result<Done, WishError> {
-        if self.halted && !matches!(wish, Wish::Cancel(_) | Wish::Close(_) | Wish::Bump(_)) {
+        if matches!(wish, Wish::Obey) {
+            return self.obey(env, trader).await;
+        }
+        if self.halted && !works_when_halted(&wish) {
             return Err(WishError::Halted);
+        }
+        if matches!(wish, Wish::Submit(_) | Wish::Replace(..))
+            && let Some(Position { stopped: true, by, why, .. }) = self.switch.as_ref().map(Switch::position)
+        {
+            return Err(WishError::Stopped { by, why });
         }
         let look = self.observer.look(env, trader).await.map_err(|error| match error {
             ObserveError::Node(error) => WishError::Node(error),
             ObserveError::Trader(gone) => WishError::Gone(gone),
         })?;
+        self.check_books(env, &look.status).await;
+        if self.halted && !works_when_halted(&wish) {
+            return Err(WishError::Halted);
+        }
         let view = self.observer.view();
         let height = view.height().unwrap_or(BlockHeight::new(0));
         let now = Now { time: env.clock().now(), height };
-        let answer = self.gate.approve(judged_as(&wish), view);
-        let entry = self.entry_of(&wish, &answer, now, view, look.status.sequence, by);
+        let wanted = judged_as(&wish);
+        let mut answers = self.gate.approve_all(wanted.clone(), view);
+        let judged = wanted.into_iter().zip(&answers).map(judged).collect();
+        let reasons = vec![Reason::Asked { by: by.to_owned() }];
+        let entry = self.entry_of(reasons, judged, now, look.status.sequence);
         self.write(&entry).await?;
-        let approved = answer?;
-        let name = intent_name(approved.get());
+        if let Some(place) = answers.iter().position(Result::is_err) {
+            answers.swap_remove(place)?;
+        }
+        let approved: Vec<Approved<Intent>> = answers.into_iter().flatten().collect();
+        let name = approved.last().map_or("nothing", |approved| intent_name(approved.get()));
         tracing::info!(intent = name, by, "asked for");
         let outcome = fulfil(trader, &approved, wish).await;
         if let Err(error) = &outcome {
             tracing::warn!(intent = name, by, %error, "not carried out");
             if error.reaction() == Reaction::HaltTrading {
                 tracing::error!("trading stops: a promise was broken (see above). Find the cause, then restart");
-                self.halted = true;
+                self.halt();
             }
         }
         outcome
     }
 
-    fn entry_of(
-        &self,
-        wish: &Wish,
-        answer: &Result<Approved<Intent>, RiskRefusal>,
-        now: Now,
-        view: &MarketView,
-        store: Sequence,
-        by: &str,
-    ) -> JournalEntry {
-        let verdict = match answer {
-            Ok(_) => Verdict::Approved,
-            Err(refusal) => Verdict::Refused(refusal.clone()),
+    /// Does what the switch says now. Neither the node nor the strategy is asked: this must work when little else does.
+    async fn obey<E: TraderEnv>(&mut self, env: &E, trader: &Handle) -> Result<Done, WishError> {
+        let status = trader.status().await?;
+        self.journal_turn(env, &status).await?;
+        if !self.is_stopped() {
+            return Ok(Done::Obeyed(Cancelled::default()));
+        }
+        Ok(Done::Obeyed(cancel_all(trader, &status).await))
+    }
+
+    /// Writes down how the switch was turned, with the orders that are cancelled for it.
+    async fn journal_turn<E: TraderEnv>(&mut self, env: &E, status: &Status) -> Result<(), StoreError> {
+        let Some(position) = self.switch.as_ref().map(Switch::position) else { return Ok(()) };
+        if position.turns == self.turns {
+            return Ok(());
+        }
+        let Position { stopped, by, why, turns, .. } = position;
+        tracing::warn!(stopped, by, why, "an operator turned the switch");
+        let (reason, intents) = if stopped {
+            let cancel = |nonce| Judged { intent: Intent::Cancel { nonce }, verdict: Verdict::Approved };
+            (Reason::Stopped { by, why }, open_orders(status).map(cancel).collect())
+        } else {
+            (Reason::Resumed { by }, Vec::new())
         };
+        let now = Now { time: env.clock().now(), height: status.best_height.unwrap_or(BlockHeight::new(0)) };
+        let entry = self.entry_of(vec![reason], intents, now, status.sequence);
+        self.write(&entry).await?;
+        self.turns = turns;
+        Ok(())
+    }
+
+    fn entry_of(&self, reasons: Vec<Reason>, intents: Vec<Judged>, now: Now, store: Sequence) -> JournalEntry {
         JournalEntry {
             sequence: self.next_entry,
             now,
             // The newest entry keeps the strategy's state, also when a person made it.
             strategy: self.strategy.as_ref().map_or(NO_STRATEGY, Strategy::name).to_owned(),
-            inputs: Inputs::of(view, store.0),
-            reasons: vec![Reason::Asked { by: by.to_owned() }],
-            intents: vec![Judged { intent: judged_as(wish), verdict }],
+            inputs: Inputs::of(self.observer.view(), store.0),
+            reasons,
+            intents,
             state: serde_json::to_value(&self.state).unwrap_or_default(),
         }
     }
@@ -206,6 +303,11 @@ impl<S: Strategy, J: Store> Brain<S, J> {
     }
 
     async fn write(&mut self, entry: &JournalEntry) -> Result<(), StoreError> {
+        for judged in &entry.intents {
+            if let Verdict::Refused(refusal) = &judged.verdict {
+                *self.refusals.entry(refusal.name()).or_default() += 1;
+            }
+        }
         let key = format!("{:020}", entry.sequence);
         let value = serde_json::to_string(entry).map_err(|error| StoreError::Corrupt {
             table: JOURNAL.to_owned(),
@@ -220,12 +322,26 @@ impl<S: Strategy, J: Store> Brain<S, J> {
     }
 }
 
-/// What the gate judges a wish as.
+/// What is written down about a wish.
+fn judged((intent, answer): (Intent, &Result<Approved<Intent>, RiskRefusal>)) -> Judged {
+    let verdict = match answer {
+        Ok(_) => Verdict::Approved,
+        Err(refusal) => Verdict::Refused(refusal.clone()),
+    };
+    Judged { intent, verdict }
+}
+
+/// What ends commitments goes on after a broken promise; nothing that makes new ones does.
+fn works_when_halted(wish: &Wish) -> bool {
+    matches!(wish, Wish::Cancel(_) | Wish::Close(_) | Wish::Bump(_))
+}
+
+/// What the gate judges a wish as, in this order.
 ///
 /// The gate's orders are those of the inbound market. An outbound bid's own coins bear premium and fees there, so that
 /// it is judged as one order of all its coins, filled at once.
-fn judged_as(wish: &Wish) -> Intent {
-    match wish {
+fn judged_as(wish: &Wish) -> Vec<Intent> {
+    let intent = match wish {
         Wish::Open(open) => {
             Intent::OpenAccount { value: open.value, expiry_blocks: open.expiry_blocks, version: open.version }
         }
@@ -239,7 +355,11 @@ fn judged_as(wish: &Wish) -> Intent {
         Wish::Bump(bump) => Intent::BumpFee { account: bump.account, fee_rate: bump.fee_rate },
         Wish::Cancel(nonce) => Intent::Cancel { nonce: *nonce },
         Wish::Submit(new) => order_judged_as(new),
-    }
+        Wish::Replace(nonce, new) => return vec![Intent::Cancel { nonce: *nonce }, order_judged_as(new)],
+        // The switch is no intent: nothing is judged.
+        Wish::Obey => return Vec::new(),
+    };
+    vec![intent]
 }
 
 fn order_judged_as(new: &NewOrder) -> Intent {
@@ -271,7 +391,7 @@ fn order_judged_as(new: &NewOrder) -> Intent {
 }
 
 /// Carries out a wish that the gate let through: `_approved` is what it was judged as.
-async fn fulfil(trader: &Handle, _approved: &Approved<Intent>, wish: Wish) -> Result<Done, WishError> {
+async fn fulfil(trader: &Handle, _approved: &[Approved<Intent>], wish: Wish) -> Result<Done, WishError> {
     Ok(match wish {
         Wish::Open(request) => Done::Account(Box::new(trader.open_account(request).await?)),
         Wish::Close(request) => Done::Closed(trader.close_account(request).await?),
@@ -287,22 +407,28 @@ async fn fulfil(trader: &Handle, _approved: &Approved<Intent>, wish: Wish) -> Re
             trader.cancel_order(nonce).await?;
             Done::Nothing
         }
+        Wish::Replace(nonce, request) => Done::Placed(trader.replace_order(nonce, *request).await?),
+        Wish::Obey => Done::Nothing,
     })
 }
 
+fn open_orders(status: &Status) -> impl Iterator<Item = OrderNonce> {
+    status.orders.iter().filter(|own| !own.state.is_archived()).map(|own| own.order.nonce)
+}
+
 /// Cancels what is open; told again at each round until nothing is.
-async fn cancel_all(trader: &Handle, status: &Status) -> Round {
-    let mut round = Round { halted: true, ..Round::default() };
-    for own in status.orders.iter().filter(|own| !own.state.is_archived()) {
-        match trader.cancel_order(own.order.nonce).await {
-            Ok(()) => round.placed += 1,
+async fn cancel_all(trader: &Handle, status: &Status) -> Cancelled {
+    let mut all = Cancelled::default();
+    for nonce in open_orders(status) {
+        match trader.cancel_order(nonce).await {
+            Ok(()) => all.cancelled.push(nonce),
             Err(error) => {
-                tracing::warn!(nonce = %own.order.nonce, %error, "not cancelled yet; tried again at the next round");
-                round.failed += 1;
+                tracing::warn!(%nonce, %error, "not cancelled yet; tried again at the next round");
+                all.left.push((nonce, error.to_string()));
             }
         }
     }
-    round
+    all
 }
 
 /// Carries out one approved intent; a failure is told, and left to the next round, which sees the state that it left.
@@ -356,18 +482,4 @@ async fn submit(trader: &Handle, order: OrderIntent, side: OrderSide) -> Result<
     };
     let outcome = trader.submit_order(request).await;
     outcome.map(drop).map_err(|error| (error.to_string(), error.reaction()))
-}
-
-fn intent_name(intent: &Intent) -> &'static str {
-    match intent {
-        Intent::PlaceAsk { .. } => "ask",
-        Intent::PlaceBid { .. } => "bid",
-        Intent::Cancel { .. } => "cancel",
-        Intent::OpenAccount { .. } => "open account",
-        Intent::CloseAccount { .. } => "close account",
-        Intent::Deposit { .. } => "deposit",
-        Intent::Withdraw { .. } => "withdraw",
-        Intent::Renew { .. } => "renew",
-        Intent::BumpFee { .. } => "bump fee",
-    }
 }

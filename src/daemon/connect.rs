@@ -24,7 +24,8 @@ impl Waiting {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, reason: Option<String>) {
+    /// What is waited for from now on; nothing once the start is over.
+    pub(crate) fn set(&self, reason: Option<String>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 }

@@ -1,5 +1,6 @@
 //! The folder that holds a process's durable state.
 
+use crate::venue::admin::TOKEN_FILE;
 use anyhow::Context as _;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -23,17 +24,29 @@ pub(crate) fn create(path: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// When the file can be neither read nor written, or holds something else.
 pub(crate) fn venue_token(folder: &Path, entropy: &impl Entropy) -> anyhow::Result<[u8; 32]> {
-    let path = folder.join("venue.token");
+    token(&folder.join("venue.token"), "venue", entropy)
+}
+
+/// As [`venue_token`]: what opens the operator's door to the venue of this folder.
+///
+/// # Errors
+/// As of [`venue_token`].
+pub(crate) fn admin_token(folder: &Path, entropy: &impl Entropy) -> anyhow::Result<[u8; 32]> {
+    token(&folder.join(TOKEN_FILE), "operator's", entropy)
+}
+
+fn token(path: &Path, whose: &str, entropy: &impl Entropy) -> anyhow::Result<[u8; 32]> {
+    let folder = path.parent().unwrap_or(Path::new("."));
     let what = || {
         let path = path.display();
-        format!("can not use the venue token {path}: make data_dir and the files in it writable for this user")
+        format!("can not use the {whose} token {path}: make data_dir and the files in it writable for this user")
     };
     if !path.try_exists().with_context(what)? {
         // Readable for its owner alone, as tempfile makes it.
         let mut file = tempfile::NamedTempFile::new_in(folder).with_context(what)?;
         file.write_all(hex::DisplayHex::to_lower_hex_string(&entropy.draw()[..]).as_bytes()).with_context(what)?;
         file.as_file().sync_all().with_context(what)?;
-        match file.persist_noclobber(&path) {
+        match file.persist_noclobber(path) {
             Ok(_) => {}
             Err(other) if other.error.kind() == ErrorKind::AlreadyExists => {}
             Err(other) => return Err(other.error).with_context(what),
@@ -41,7 +54,7 @@ pub(crate) fn venue_token(folder: &Path, entropy: &impl Entropy) -> anyhow::Resu
         // The name must survive a power cut as well as the content.
         std::fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(what)?;
     }
-    let text = std::fs::read_to_string(&path).with_context(what)?;
+    let text = std::fs::read_to_string(path).with_context(what)?;
     let token: Result<[u8; 32], _> = hex::FromHex::from_hex(text.trim());
     token.map_err(|_| {
         anyhow::anyhow!(

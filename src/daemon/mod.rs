@@ -1,6 +1,7 @@
 //! Composition: ports, flows and strategy put together into running processes.
 
 mod agent;
+pub(crate) mod books;
 mod brain;
 mod connect;
 mod crew;

@@ -9,6 +9,7 @@ use crate::config::VenueConfigFile;
 use crate::node::Role;
 use crate::runtime::{OsEntropy, Shutdown, SystemClock};
 use crate::store::SqliteStore;
+use crate::venue::admin::Admin;
 use crate::venue::{self, GrpcTraders};
 use anyhow::Context as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,10 @@ pub async fn run_venue(config: VenueConfigFile) -> anyhow::Result<()> {
     let server = venue::bind(config.listen).await?;
     let http = api::bind(config.status_listen, "status_listen").await?;
     let waiting = Waiting::for_node(&config.node.address);
+    let admin = match &config.api {
+        Some(api) => Some(venue::admin::bind_admin(api.admin_listen).await?),
+        None => None,
+    };
     let page = VenuePage { handle: handle.clone(), metrics: VenueMetrics::new()?, waiting: waiting.clone() };
     tracing::info!(status = %http.address()?, "serving /healthz, /metrics and /v1/status");
     let mut crew = Crew::new(shutdown.clone());
@@ -44,6 +49,12 @@ pub async fn run_venue(config: VenueConfigFile) -> anyhow::Result<()> {
     tracing::info!(listen = %server.address()?, network = %config.network, "the venue is open");
     let conf_target = config.terms.batch_conf_target_blocks;
     crew.spawn("the traders' listener", server.serve(handle.clone(), conf_target, traders.clone(), shutdown.clone()));
+    if let Some(admin) = admin {
+        tracing::info!(admin = %admin.address()?, "serving the operator's calls");
+        let token = data_dir::admin_token(&config.data_dir, &OsEntropy)?;
+        let door = Admin::new(handle.clone(), config.bitcoin_network()?, token);
+        crew.spawn("the operator's listener", admin.serve(door, shutdown.clone()));
+    }
     crew.spawn("the shutdown", {
         let shutdown = shutdown.clone();
         async move {

@@ -15,8 +15,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tidegate_ports::{NodeData, NodeError};
-use tidegate_wire::lnd::lnrpc::{CheckMacPermRequest, GetStateRequest, WalletState};
+use tidegate_ports::{NodeData, NodeError, NodeInfo};
+use tidegate_wire::lnd::lnrpc::{CheckMacPermRequest, GetInfoRequest, GetStateRequest, WalletState};
 use tidegate_wire::lnd::verrpc::{Version, VersionRequest};
 use tonic::transport::{ClientTlsConfig, Endpoint};
 
@@ -42,6 +42,15 @@ pub struct LndConfig {
     pub macaroon_path: PathBuf,
     /// The network that the node must be on, as lnd names it: `mainnet`, `testnet`, `testnet4`, `signet`, `regtest`.
     pub network: String,
+}
+
+/// What [`LndNode::look`] finds.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// The node.
+    pub info: NodeInfo,
+    /// Time of its best header, Unix seconds.
+    pub best_header_s: u64,
 }
 
 /// The node can not be used. Each says what, where, and what to do.
@@ -201,6 +210,26 @@ impl ConnectError {
 }
 
 impl LndNode {
+    /// Makes the checks of [`LndNode::connect`] and nothing else: no task is started and nothing registered, so that it does
+    /// not disturb an agent that works with the node.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn look(config: &LndConfig, role: Role) -> Result<Look, ConnectError> {
+        let macaroon = read("macaroon", &config.macaroon_path)?;
+        let link = open_link(config, &macaroon, role)?;
+        let check = Check { config, link: &link };
+        check.state().await?;
+        check.permissions(&macaroon, role).await?;
+        check.version().await?;
+        let answer = link.ask(permissions::GET_INFO, link.lightning().get_info(GetInfoRequest {})).await;
+        let answer = answer.map_err(|error| check.failed(error))?;
+        let best_header_s = u64::try_from(answer.best_header_timestamp).unwrap_or(0);
+        let info = super::data::read_info(answer).map_err(ConnectError::Node)?;
+        check.info(&info)?;
+        Ok(Look { info, best_header_s })
+    }
+
     /// Connects and checks: certificate, wallet, macaroon, version, network, chain. Then starts the background tasks
     /// of the role; must be called inside a tokio runtime.
     ///
@@ -216,13 +245,7 @@ impl LndNode {
         check.version().await?;
         let node = LndNode::start(link.clone(), network, role);
         let info = node.info().await.map_err(|error| check.failed(error))?;
-        if info.network != config.network {
-            let (address, expected) = (config.address.clone(), config.network.clone());
-            return Err(ConnectError::WrongNetwork { address, expected, found: info.network });
-        }
-        if !info.synced {
-            return Err(ConnectError::NotSynced { address: config.address.clone(), height: info.best_height.get() });
-        }
+        check.info(&info)?;
         Ok(node)
     }
 
@@ -295,6 +318,18 @@ impl Check<'_> {
             }
             other => ConnectError::Node(other),
         }
+    }
+
+    fn info(&self, info: &NodeInfo) -> Result<(), ConnectError> {
+        let address = self.config.address.clone();
+        if info.network != self.config.network {
+            let (expected, found) = (self.config.network.clone(), info.network.clone());
+            return Err(ConnectError::WrongNetwork { address, expected, found });
+        }
+        if !info.synced {
+            return Err(ConnectError::NotSynced { address, height: info.best_height.get() });
+        }
+        Ok(())
     }
 
     async fn state(&self) -> Result<(), ConnectError> {

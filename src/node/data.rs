@@ -67,7 +67,7 @@ impl NodeData for LndNode {
     }
 }
 
-fn read_info(info: GetInfoResponse) -> Result<NodeInfo, NodeError> {
+pub(super) fn read_info(info: GetInfoResponse) -> Result<NodeInfo, NodeError> {
     let chain = info.chains.first().ok_or_else(|| bad_answer(GET_INFO, "no chain"))?;
     let advertises = |bits: [u32; 2]| bits.iter().any(|bit| info.features.contains_key(bit));
     // A URI is key@host:port; the key is known.

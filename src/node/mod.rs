@@ -19,8 +19,9 @@ mod signer;
 mod tls;
 mod wallet;
 
-pub use connect::{ConnectError, LndConfig};
+pub use connect::{ConnectError, LndConfig, Look};
 pub use permissions::Role;
+pub(crate) use tls::{PIN_MISMATCH, PinnedCertificate};
 
 use background::Background;
 use chain::ChainHub;

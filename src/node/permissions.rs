@@ -10,7 +10,8 @@ use std::path::Path;
 pub enum Role {
     /// Buys and sells leases: accounts, signatures, channels.
     Trader,
-    /// Runs an auction: signatures and chain; it can neither spend the wallet's coins nor touch channels.
+    /// Runs an auction: signatures and chain; it can not touch channels, and spends the wallet's coins only for deposits of
+    /// its operator, when the macaroon says so ([`deposit_permissions`]).
     Venue,
 }
 
@@ -69,6 +70,10 @@ const TRADER: &[&str] = &[
     CHANNEL_ACCEPTOR,
     EXPORT_CHANNEL_BACKUP,
 ];
+
+/// Methods by which a venue pays deposits of its operator from the wallet. They are not needed for anything else, so the
+/// usual macaroon does not allow them.
+const DEPOSITS: &[&str] = &[FUND_PSBT, FINALIZE_PSBT, RELEASE_OUTPUT];
 
 macro_rules! methods {
     ($($name:ident = $path:literal;)*) => {
@@ -137,6 +142,11 @@ pub fn permissions(role: Role) -> Vec<String> {
     methods(role).iter().map(|method| format!("uri:{method}")).collect()
 }
 
+/// What a venue's macaroon must allow besides, so that its operator may deposit coins of the node's wallet.
+pub fn deposit_permissions() -> Vec<String> {
+    DEPOSITS.iter().map(|method| format!("uri:{method}")).collect()
+}
+
 /// The shell command that makes a macaroon with exactly these permissions, in the file `tidegate-ROLE.macaroon` of the
 /// current folder, for a node on mainnet.
 pub fn bake_command(role: Role) -> String {
@@ -158,7 +168,11 @@ pub fn bake_command_for(role: Role, network: Option<&str>, save_to: &Path) -> St
 
 /// Whether the role may make this call.
 pub(super) fn allowed(role: Role, method: &str) -> bool {
-    method == GET_STATE || COMMON.contains(&method) || (role == Role::Trader && TRADER.contains(&method))
+    let own = match role {
+        Role::Trader => TRADER,
+        Role::Venue => DEPOSITS,
+    };
+    method == GET_STATE || COMMON.contains(&method) || own.contains(&method)
 }
 
 fn shell_quoted(text: &str) -> String {
@@ -184,6 +198,13 @@ mod tests {
             }
         }
         assert!(allowed(Role::Trader, OPEN_CHANNEL) && !allowed(Role::Venue, OPEN_CHANNEL));
+        assert!(!allowed(Role::Venue, SEND_OUTPUTS), "a deposit is stored before it is published");
+        for method in DEPOSITS {
+            assert!(
+                allowed(Role::Venue, method) && !methods(Role::Venue).contains(method),
+                "on request only: {method}"
+            );
+        }
     }
 
     #[test]

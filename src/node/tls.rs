@@ -24,18 +24,18 @@ impl std::fmt::Debug for PinMismatch {
 }
 
 /// Text of the refusal; TLS errors reach us as text only.
-pub(super) const PIN_MISMATCH: &str = "the server's certificate is not the pinned one";
+pub(crate) const PIN_MISMATCH: &str = "the server's certificate is not the pinned one";
 
 /// Accepts exactly one certificate, whatever name or date it carries.
 #[derive(Debug)]
-pub(super) struct PinnedCertificate {
+pub(crate) struct PinnedCertificate {
     pinned: CertificateDer<'static>,
     provider: Arc<CryptoProvider>,
 }
 
 impl PinnedCertificate {
     /// Reads the first certificate of a PEM text.
-    pub(super) fn from_pem(pem: &[u8]) -> Result<PinnedCertificate, String> {
+    pub(crate) fn from_pem(pem: &[u8]) -> Result<PinnedCertificate, String> {
         let pinned = CertificateDer::from_pem_slice(pem).map_err(|error| error.to_string())?;
         if pinned.is_empty() {
             return Err("the certificate is empty".to_owned());

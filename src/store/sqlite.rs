@@ -14,6 +14,8 @@ use tidegate_ports::{Change, Row, Sequence, Store, StoreError};
 
 /// The layout that this program reads and writes.
 const LAYOUT: i64 = 1;
+/// Greater than every key that is text.
+const BEYOND: &str = "\u{10ffff}";
 const SCHEMA: &str = include_str!("schema.sql");
 /// How long a statement waits for another owner's commit on the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -168,13 +170,7 @@ impl SqliteStore {
             .fetch_all(&mut **transaction)
             .await
             .map_err(failed)?;
-        rows.iter()
-            .map(|row| {
-                let key = row.try_get("key").map_err(failed)?;
-                let value = row.try_get("value").map_err(failed)?;
-                Ok(Row { table: table.to_owned(), key, value })
-            })
-            .collect()
+        rows.iter().map(|row| read_row(table, row)).collect()
     }
 
     async fn write(&self, change: &Change, transaction: &mut Transaction<'_, Sqlite>) -> Result<(), StoreError> {
@@ -237,6 +233,21 @@ impl Store for SqliteStore {
         Ok((sequence, rows))
     }
 
+    async fn last(&self, table: &'static str, before: Option<String>, count: usize) -> Result<Vec<Row>, StoreError> {
+        // The index answers it from its end: a journal grows for years.
+        let query = "SELECT key, value FROM row WHERE owner = ?1 AND tbl = ?2 AND key < ?3 \
+                     ORDER BY key DESC LIMIT ?4";
+        let rows = sqlx::query(query)
+            .bind(&*self.owner)
+            .bind(table)
+            .bind(before.unwrap_or_else(|| BEYOND.to_owned()))
+            .bind(i64::try_from(count).unwrap_or(i64::MAX))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)?;
+        rows.iter().rev().map(|row| read_row(table, row)).collect()
+    }
+
     async fn apply(&self, expected: Sequence, changes: &[Change]) -> Result<Sequence, StoreError> {
         let mut connection = self.pool.acquire().await.map_err(failed)?;
         let outcome = self.commit(&mut connection, expected, changes).await;
@@ -246,6 +257,12 @@ impl Store for SqliteStore {
         }
         outcome
     }
+}
+
+fn read_row(table: &str, row: &sqlx::sqlite::SqliteRow) -> Result<Row, StoreError> {
+    let key = row.try_get("key").map_err(failed)?;
+    let value = row.try_get("value").map_err(failed)?;
+    Ok(Row { table: table.to_owned(), key, value })
 }
 
 fn failed(error: sqlx::Error) -> StoreError {

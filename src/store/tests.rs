@@ -37,6 +37,31 @@ async fn rows_come_back_ordered_and_only_of_the_tables_asked_for() {
 }
 
 #[tokio::test]
+async fn the_last_rows_of_a_table_are_found_from_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&database(&folder), "journal").await;
+    let keys = ["01", "02", "03", "04"];
+    let mut all: Vec<Change> = keys.iter().map(|key| put("journal", key, key)).collect();
+    all.push(put("latest", "99", "99"));
+    store.apply(Sequence(0), &all).await.unwrap();
+    let memory = tidegate_sandbox::MemoryStore::new();
+    memory.apply(Sequence(0), &all).await.unwrap();
+    let cases: [(Option<&str>, usize, &[&str]); 6] = [
+        (None, 2, &["03", "04"]),
+        (None, 9, &keys),
+        (None, 0, &[]),
+        (Some("03"), 1, &["02"]),
+        (Some("03"), 9, &["01", "02"]),
+        (Some("01"), 9, &[]),
+    ];
+    for (before, count, expected) in cases {
+        let found = store.last("journal", before.map(str::to_owned), count).await.unwrap();
+        assert_eq!(found.iter().map(|row| row.key.as_str()).collect::<Vec<_>>(), expected, "{before:?} {count}");
+        assert_eq!(memory.last("journal", before.map(str::to_owned), count).await.unwrap(), found);
+    }
+}
+
+#[tokio::test]
 async fn a_stale_sequence_is_refused_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = database(&folder);

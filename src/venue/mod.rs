@@ -1,5 +1,6 @@
 //! Both ends of the wire to a venue: the client's link, and the gRPC server around `tidegate-venue`.
 
+pub mod admin;
 mod hashmail;
 mod link;
 mod server;

@@ -2,6 +2,7 @@
 //!
 //! Needs no node and no network but loopback; what lnd itself must refuse is in `tests/interop/bad_input.rs`.
 
+mod commands;
 mod program;
 mod refusals;
 mod waiting;

@@ -137,6 +137,11 @@ pub(crate) struct Running {
 impl Running {
     /// Starts the binary; its output goes to files in `folder`.
     pub(crate) fn start(args: &[&str], folder: &Path) -> Running {
+        Running::start_in(args, folder, Path::new("."))
+    }
+
+    /// The same, in the current folder `here`.
+    pub(crate) fn start_in(args: &[&str], folder: &Path, here: &Path) -> Running {
         let file = |name: String| {
             let path = folder.join(name);
             (File::create(&path).expect("the temporary folder is writable"), path)
@@ -145,6 +150,7 @@ impl Running {
         let ((stdout, out), (stderr, err)) = (file(format!("{number}.out")), file(format!("{number}.err")));
         let child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
             .args(args)
+            .current_dir(here)
             .env_remove("TIDEGATE_CONFIG")
             .env_remove("TIDEGATE_LOG")
             .stdin(Stdio::null())

@@ -308,7 +308,7 @@ fn a_wrong_command_line_is_refused() {
         (&["sandbox", "--seed", "-1"], 2, &["-1"]),
         (&["permissions", "--role", "owner"], 2, &["'owner'", "trader", "venue"]),
         (&["permissions", "--role", "venue", "--network", "main"], 2, &["'main'", "mainnet"]),
-        (&["sandbox", "--keep", &existing], 1, &["error: ", &existing, "exists", "--keep"]),
+        (&["sandbox", "--batches", "1", "--keep", &existing], 1, &["error: ", &existing, "exists", "--keep"]),
         (&["--log", "tidegate=loud=yes", "sandbox"], 1, &["error: ", "--log", "tidegate=loud=yes", "write e.g."]),
     ];
     for (args, code, words) in cases {

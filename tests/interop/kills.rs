@@ -38,10 +38,12 @@ pub(crate) struct Moment {
 }
 
 /// All moments at which our trader or its node dies.
-pub(crate) const MOMENTS: [Moment; 7] = [
-    // Were the last acceptance to arrive, the other side would wait for the channel in vain, report so, and the venue
-    // would keep the pair apart for an hour.
-    moment(Victim::Trader, Said::Accept, true, true, "our trader killed after it accepted"),
+///
+/// The other side may wait for a channel in vain, and report so. The venue knows that ours left the round, and keeps nobody
+/// apart for it.
+pub(crate) const MOMENTS: [Moment; 8] = [
+    moment(Victim::Trader, Said::Accept, true, true, "our trader killed after it accepted, nobody heard it"),
+    moment(Victim::Trader, Said::Accept, true, false, "our trader killed after its acceptance had left"),
     moment(Victim::Trader, Said::Signatures, true, true, "our trader killed after it signed, nobody got the signature"),
     moment(Victim::Trader, Said::Signatures, true, false, "our trader killed after its signature had left"),
     moment(Victim::Trader, Said::Finalize, true, true, "our trader killed before it heard that the batch is final"),

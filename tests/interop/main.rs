@@ -39,7 +39,6 @@ mod trade;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
-use audit::Said;
 use failure::{Failure, Outcome};
 use group::Group;
 use kills::Victim;
@@ -271,10 +270,6 @@ fn kills_of(name: &str, pairing: Pairing, ours: Side) {
         stages.done("market open, an account of each version on both sides");
         // A node takes long to come back.
         let moments = kills::MOMENTS.into_iter().filter(|moment| results::all() || moment.victim == Victim::Trader);
-        // A buyer that can not reach the seller's node in time reports the pair, and the venue rightly keeps it apart for an
-        // hour: whether that or the seller's own refusal comes first is a race, so there is nothing to expect.
-        let moments =
-            moments.filter(|one| ours == Side::Buyer || one.victim == Victim::Trader || one.said != Said::Prepare);
         let (traders, nodes): (Vec<_>, Vec<_>) = moments.partition(|moment| moment.victim == Victim::Trader);
         let lease = |group: &mut Group<'_>, stages: &mut Stages, round, moment: kills::Moment| -> Outcome<()> {
             kills::lease_with_a_kill(group, ours, moment, round)

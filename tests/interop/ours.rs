@@ -431,9 +431,17 @@ impl Agent {
         self.wait_ready()
     }
 
-    /// It runs, and says that it is well.
+    /// It runs, says that it is well, and its ledger explains every satoshi.
     pub(crate) fn check_well(&mut self) -> Outcome<()> {
         self.daemon.check_running()?;
+        let body = http_get(self.http_port, "/metrics")?;
+        let strange = ["tidegate_ledger_difference_sats", r#"tidegate_ledger_balance_sats{kind="write_offs"}"#];
+        for sample in strange.map(|name| format!("{name} ")) {
+            let found = body.lines().find_map(|line| line.strip_prefix(&sample));
+            if found != Some("0") {
+                return Err(Failure::fatal(format!("{}: {sample}is {found:?}, not 0", self.name)));
+            }
+        }
         match http_get(self.http_port, "/healthz")?.as_str() {
             "ok\n" => Ok(()),
             other => Err(Failure::fatal(format!("{} is not well: {other}", self.name))),
@@ -465,6 +473,14 @@ impl Agent {
         let body = http_get(self.http_port, "/metrics")?;
         metric_sum(&body, BALANCE_METRIC)
             .ok_or_else(|| Failure::new(format!("no {BALANCE_METRIC} in the metrics:\n{body}")))
+    }
+
+    /// What its ledger has in accounts, confirmed or not, in satoshi; as of its last decision.
+    pub(crate) fn ledger_metric_sat(&self) -> Outcome<u64> {
+        let body = http_get(self.http_port, "/metrics")?;
+        let of = |kind: &str| metric_sum(&body, &format!("tidegate_ledger_balance_sats{{kind=\"{kind}\"}}"));
+        let sum = of("account").zip(of("pending")).map(|(confirmed, pending)| confirmed + pending);
+        sum.ok_or_else(|| Failure::new(format!("no balances of the ledger in the metrics:\n{body}")))
     }
 
     /// What it reports about itself; a failure with its reason while it waits for its node.

@@ -310,17 +310,17 @@ fn check_account(network: &Network, side: Side, account: &AccountView, expected_
     Ok(())
 }
 
-/// The metrics of an agent tell the same balance. A scrape may lag behind the status by a moment.
+/// The metrics of an agent tell the same balance, and so does its ledger. A scrape may lag behind the status by a moment.
 fn check_metric(trader: &Trader, expected_sat: u64) -> Outcome<()> {
     let Running::Agent(agent) = &trader.program else {
         return Ok(());
     };
     let what = format!("metrics of the {:?} say {expected_sat} sat", trader.side);
     Wait::new(what).log(agent.log()).until(|| {
-        let balance = agent.balance_metric_sat()?;
-        match balance == expected_sat {
+        let (balance, ledger) = (agent.balance_metric_sat()?, agent.ledger_metric_sat()?);
+        match (balance, ledger) == (expected_sat, expected_sat) {
             true => Ok(()),
-            false => Err(Failure::new(format!("{balance} sat"))),
+            false => Err(Failure::new(format!("{balance} sat, {ledger} sat by its ledger"))),
         }
     })
 }

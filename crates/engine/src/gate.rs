@@ -136,6 +136,56 @@ pub enum RefusalReaction {
 }
 
 impl RiskRefusal {
+    /// The names of all limits, for counting.
+    pub const NAMES: [&'static str; 20] = [
+        "dry_run",
+        "no_terms",
+        "stale_terms",
+        "not_synced",
+        "unknown_account",
+        "account_state",
+        "account_in_use",
+        "unknown_order",
+        "market_closed",
+        "units",
+        "order_size",
+        "open_orders",
+        "rate_band",
+        "fee_rate",
+        "leased",
+        "daily_cost",
+        "reserve",
+        "account_size",
+        "accounts_total",
+        "other",
+    ];
+
+    /// The limit that refused, as one of [`RiskRefusal::NAMES`].
+    pub fn name(&self) -> &'static str {
+        match self {
+            RiskRefusal::DryRun => "dry_run",
+            RiskRefusal::NoTerms => "no_terms",
+            RiskRefusal::StaleTerms { .. } => "stale_terms",
+            RiskRefusal::NotSynced => "not_synced",
+            RiskRefusal::UnknownAccount { .. } => "unknown_account",
+            RiskRefusal::AccountState { .. } => "account_state",
+            RiskRefusal::AccountInUse { .. } => "account_in_use",
+            RiskRefusal::UnknownOrder { .. } => "unknown_order",
+            RiskRefusal::MarketClosed { .. } => "market_closed",
+            RiskRefusal::Units { .. } => "units",
+            RiskRefusal::OrderSize { .. } => "order_size",
+            RiskRefusal::OpenOrders { .. } => "open_orders",
+            RiskRefusal::RateBand { .. } => "rate_band",
+            RiskRefusal::FeeRate { .. } => "fee_rate",
+            RiskRefusal::Leased { .. } => "leased",
+            RiskRefusal::DailyCost { .. } => "daily_cost",
+            RiskRefusal::Reserve { .. } => "reserve",
+            RiskRefusal::AccountSize { .. } | RiskRefusal::AccountExpiry { .. } => "account_size",
+            RiskRefusal::AccountsTotal { .. } | RiskRefusal::Wallet { .. } => "accounts_total",
+            RiskRefusal::Range { .. } => "other",
+        }
+    }
+
     /// What to do about it.
     pub fn reaction(&self) -> RefusalReaction {
         match self {
@@ -342,23 +392,17 @@ impl RiskGate {
     }
 
     fn check_daily_cost(&self, cost: Sats, fee: &ExecutionFee, view: &MarketView) -> Result<(), RiskRefusal> {
-        let since = view.at.0.saturating_sub(DAY_MS);
-        let mut parts = vec![cost];
-        for lease in view.leases().filter(|lease| lease.booked_at.0 > since) {
-            parts.extend([lease.execution_fee, lease.chain_fee]);
-            if lease.side == Side::Bid {
-                parts.push(lease.premium);
-            }
-        }
-        for order in view.live_orders() {
-            let version = view.account(order.account).map_or(AccountVersion::V0, |account| account.version);
-            parts.push(Exposure::left_of(order).worst_cost(fee, version).map_err(|_| range("worst cost"))?);
-        }
-        let total = Sats::checked_sum(parts).ok_or_else(|| range("daily cost"))?;
+        let total = daily_cost(fee, view)?.checked_add(cost).ok_or_else(|| range("daily cost"))?;
         if total > self.limits.max_daily_cost_sats {
             return Err(RiskRefusal::DailyCost { total, max: self.limits.max_daily_cost_sats });
         }
         Ok(())
+    }
+
+    /// What the last 24 hours cost, with the worst case of the orders that are open, in satoshi. Without the venue's terms
+    /// the worst case is not known.
+    pub fn daily_cost(&self, view: &MarketView) -> Option<Sats> {
+        daily_cost(&view.execution_fee()?, view).ok()
     }
 
     fn check_open(&self, value: Sats, expiry: BlockCount, opened: Sats, view: &MarketView) -> Result<(), RiskRefusal> {
@@ -399,6 +443,23 @@ impl RiskGate {
         }
         Ok(())
     }
+}
+
+/// Premium and fees of the last 24 hours, and what open orders can still cost.
+fn daily_cost(fee: &ExecutionFee, view: &MarketView) -> Result<Sats, RiskRefusal> {
+    let since = view.at.0.saturating_sub(DAY_MS);
+    let mut parts = Vec::new();
+    for lease in view.leases().filter(|lease| lease.booked_at.0 > since) {
+        parts.extend([lease.execution_fee, lease.chain_fee]);
+        if lease.side == Side::Bid {
+            parts.push(lease.premium);
+        }
+    }
+    for order in view.live_orders() {
+        let version = view.account(order.account).map_or(AccountVersion::V0, |account| account.version);
+        parts.push(Exposure::left_of(order).worst_cost(fee, version).map_err(|_| range("worst cost"))?);
+    }
+    Sats::checked_sum(parts).ok_or_else(|| range("daily cost"))
 }
 
 /// States with an unconfirmed transaction whose fee can be raised.

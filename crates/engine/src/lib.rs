@@ -1,4 +1,4 @@
-//! Market view, valuation, fill estimates, the `Strategy` trait, the risk gate and the decision journal.
+//! Market view, valuation, fill estimates, the `Strategy` trait, the risk gate, the decision journal and the ledger.
 //!
 //! Does: turns what was observed into decisions, approves them against limits, and says why. Everything is synchronous
 //! and pure: the same inputs give the same decisions on every machine.
@@ -15,6 +15,7 @@ pub mod fill;
 mod float;
 pub mod gate;
 pub mod journal;
+pub mod ledger;
 pub mod strategy;
 pub mod valuation;
 pub mod view;

@@ -236,6 +236,10 @@ pub enum Reason {
     StateReset,
     /// Not the strategy's wish: a person asked for it.
     Asked { by: String },
+    /// A person stopped trading: open orders are cancelled, and none is placed.
+    Stopped { by: String, why: String },
+    /// A person lets it trade again.
+    Resumed { by: String },
 }
 
 impl fmt::Display for Reason {
@@ -301,6 +305,9 @@ impl fmt::Display for Reason {
             Reason::Valuation { problem } => write!(f, "no valuation: {problem}"),
             Reason::StateReset => f.write_str("the strategy's state did not parse and starts empty"),
             Reason::Asked { by } => write!(f, "asked for by {by}"),
+            Reason::Stopped { by, why } if why.is_empty() => write!(f, "stopped by {by}"),
+            Reason::Stopped { by, why } => write!(f, "stopped by {by}: {why}"),
+            Reason::Resumed { by } => write!(f, "resumed by {by}"),
         }
     }
 }

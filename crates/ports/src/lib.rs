@@ -7,6 +7,7 @@
 mod channels;
 mod clock;
 mod env;
+mod movement;
 mod node;
 mod store;
 mod traders;
@@ -15,6 +16,7 @@ mod venue_link;
 pub use channels::*;
 pub use clock::*;
 pub use env::*;
+pub use movement::*;
 pub use node::*;
 pub use store::*;
 pub use traders::*;

@@ -72,6 +72,22 @@ pub enum StoreError {
 pub trait Store: Send + Sync {
     /// Every row of these tables, ordered by table and key, with the sequence they belong to.
     fn load(&self, tables: &[&'static str]) -> impl Future<Output = Result<(Sequence, Vec<Row>), StoreError>> + Send;
+    /// The last rows of a table, at most `count`, in the order of their keys; with `before` only rows whose key is less.
+    fn last(
+        &self,
+        table: &'static str,
+        before: Option<String>,
+        count: usize,
+    ) -> impl Future<Output = Result<Vec<Row>, StoreError>> + Send {
+        async move {
+            let (_, mut rows) = self.load(&[table]).await?;
+            if let Some(before) = before {
+                rows.retain(|row| row.key < before);
+            }
+            let older = rows.len().saturating_sub(count);
+            Ok(rows.split_off(older))
+        }
+    }
     /// Commits all changes durably, or none.
     fn apply(
         &self,

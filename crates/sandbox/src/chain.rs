@@ -126,6 +126,8 @@ struct Known {
     transaction: Transaction,
     /// Height of its block; nothing while in the mempool.
     height: Option<u32>,
+    /// It was in a block at some time.
+    mined: bool,
 }
 
 /// An output that was created by an accepted transaction.
@@ -149,6 +151,8 @@ pub(crate) struct ChainState {
     spent: BTreeMap<OutPoint, Txid>,
     /// Script → every output that ever paid it, in the order of arrival.
     paid: BTreeMap<ScriptBuf, Vec<OutPoint>>,
+    /// What the network lost before it was in a block. Who made it remembers it.
+    lost: BTreeMap<Txid, Transaction>,
 }
 
 impl ChainState {
@@ -160,6 +164,7 @@ impl ChainState {
             mempool: Vec::new(),
             spent: BTreeMap::new(),
             paid: BTreeMap::new(),
+            lost: BTreeMap::new(),
         };
         for _ in 0..GENESIS_HEIGHT {
             chain.mine(miner);
@@ -264,15 +269,36 @@ impl ChainState {
 
     /// As [`ChainState::mine`]; the block is empty when it takes nothing.
     pub(crate) fn mine_from(&mut self, miner: &Script, take: bool) -> u32 {
+        let chosen = if take { self.choose(self.height() + 1) } else { Vec::new() };
+        self.mine_chosen(miner, chosen)
+    }
+
+    /// What the next block would take now.
+    pub(crate) fn plan(&mut self) -> Vec<Txid> {
+        let mempool = self.mempool.clone();
+        let chosen = self.choose(self.height() + 1);
+        self.mempool = mempool;
+        chosen
+    }
+
+    /// As [`ChainState::mine`], with these of the mempool: what [`ChainState::plan`] named, nothing that came later.
+    pub(crate) fn mine_planned(&mut self, miner: &Script, planned: &[Txid]) -> u32 {
+        let chosen: Vec<Txid> = planned.iter().copied().filter(|txid| self.mempool.contains(txid)).collect();
+        self.mempool.retain(|txid| !chosen.contains(txid));
+        self.mine_chosen(miner, chosen)
+    }
+
+    /// Makes the next block of transactions that were taken out of the mempool.
+    fn mine_chosen(&mut self, miner: &Script, chosen: Vec<Txid>) -> u32 {
         let height = self.height() + 1;
-        let chosen = if take { self.choose(height) } else { Vec::new() };
         let fees: u64 = chosen.iter().map(|txid| self.fee_of(txid)).sum();
         let subsidy = BASE_SUBSIDY.get().checked_shr(height / HALVING).unwrap_or(0);
         let coinbase = coinbase(height, miner, Amount::from_sat(subsidy + fees));
         let coinbase_id = coinbase.compute_txid();
         self.insert(coinbase_id, coinbase, Some(height));
         for txid in &chosen {
-            self.known.get_mut(txid).expect("the mempool names known transactions").height = Some(height);
+            let known = self.known.get_mut(txid).expect("the mempool names known transactions");
+            (known.height, known.mined) = (Some(height), true);
         }
         self.blocks.push(core::iter::once(coinbase_id).chain(chosen).collect());
         height
@@ -336,6 +362,24 @@ impl ChainState {
         true
     }
 
+    /// The network loses a transaction that was never in a block and that nothing else spends from, as full nodes drop
+    /// what pays least: somebody has to publish it again. Returns whether it did.
+    pub(crate) fn lose(&mut self, txid: &Txid) -> bool {
+        let known = self.known.get(txid).filter(|known| !known.mined);
+        let Some(transaction) = known.map(|known| known.transaction.clone()) else { return false };
+        let evicted = self.evict(txid);
+        if evicted {
+            self.lost.insert(*txid, transaction);
+        }
+        evicted
+    }
+
+    /// Transactions that the network lost and that could still be published: no input of them is spent elsewhere.
+    pub(crate) fn lost(&self) -> impl Iterator<Item = (&Txid, &Transaction)> {
+        let possible = |input: &TxIn| !self.spent.contains_key(&input.previous_output);
+        self.lost.iter().filter(move |(_, transaction)| transaction.input.iter().all(possible))
+    }
+
     fn forget(&mut self, txid: &Txid) {
         let Some(known) = self.known.remove(txid) else { return };
         for output in known.transaction.output {
@@ -352,7 +396,8 @@ impl ChainState {
         for (vout, output) in (0_u32..).zip(&transaction.output) {
             self.paid.entry(output.script_pubkey.clone()).or_default().push(OutPoint { txid, vout });
         }
-        self.known.insert(txid, Known { transaction, height });
+        self.lost.remove(&txid);
+        self.known.insert(txid, Known { transaction, height, mined: height.is_some() });
     }
 
     /// Fee of an accepted transaction, in satoshi.

@@ -69,14 +69,14 @@ pub enum OpenRefusal {
 
 impl ChannelRecord {
     /// The funding output is confirmed as agreed, at that height.
-    fn funded_at(&self, chain: &ChainState) -> Option<u32> {
+    pub(crate) fn funded_at(&self, chain: &ChainState) -> Option<u32> {
         let coin = chain.coin(&self.channel_point)?;
         let agreed = coin.output.script_pubkey == self.script && coin.output.value == self.capacity.into();
         coin.height.filter(|_| agreed)
     }
 
     /// The funding output is spent in a block.
-    fn is_closed(&self, chain: &ChainState) -> bool {
+    pub(crate) fn is_closed(&self, chain: &ChainState) -> bool {
         chain.spender(&self.channel_point).is_some_and(|(_, height)| height.is_some())
     }
 
@@ -86,7 +86,7 @@ impl ChannelRecord {
     }
 
     /// Open, apart from the connection to the peer.
-    fn is_usable(&self, chain: &ChainState) -> bool {
+    pub(crate) fn is_usable(&self, chain: &ChainState) -> bool {
         let deep = |height: u32| chain.height() - height + 1 >= CHANNEL_CONFIRMATIONS;
         self.is_held(chain) && (self.zero_conf || self.funded_at(chain).is_some_and(deep))
     }
@@ -165,6 +165,9 @@ fn judge_acceptor(taker: &NodeState, request: &OpenChannel) -> Result<(), OpenRe
 fn open(state: &mut State, maker: NodeId, request: &OpenChannel) -> Result<(), NodeError> {
     let refuse = |refusal: OpenRefusal| refused("open", refusal);
     let taker = request.node;
+    if !state.node(&maker).opening {
+        return Err(NodeError::NotReady { reason: "the server is still starting".to_owned() });
+    }
     if taker == maker || !state.nodes.contains_key(&taker) {
         return Err(refuse(OpenRefusal::NotConnected(taker)));
     }
@@ -172,7 +175,8 @@ fn open(state: &mut State, maker: NodeId, request: &OpenChannel) -> Result<(), N
     let maker_point = state.node_and_chain(&maker).0.next_key(FAMILY_PAYMENT)?.point;
     let (taker_state, _) = state.node_and_chain(&taker);
     let taker_point = taker_state.next_key(FAMILY_PAYMENT)?.point;
-    taker_state.shims.remove(&request.shim.pending_id);
+    let theirs = taker_state.shims.remove(&request.shim.pending_id);
+    let taker_key = theirs.ok_or_else(|| refuse(OpenRefusal::NoShim(request.shim.pending_id)))?.local_key.locator;
     let of_maker = ChannelRecord {
         channel_point: request.shim.channel_point,
         peer: taker,
@@ -184,6 +188,7 @@ fn open(state: &mut State, maker: NodeId, request: &OpenChannel) -> Result<(), N
         private: request.private,
         zero_conf: request.zero_conf,
         thaw_height: request.shim.thaw_height,
+        funding_key: request.shim.local_key.locator,
         local_payment_point: maker_point,
         remote_payment_point: taker_point,
         abandoned: false,
@@ -191,17 +196,19 @@ fn open(state: &mut State, maker: NodeId, request: &OpenChannel) -> Result<(), N
     let of_taker = ChannelRecord {
         peer: maker,
         initiator: false,
+        funding_key: taker_key,
         local_payment_point: taker_point,
         remote_payment_point: maker_point,
         ..of_maker.clone()
     };
     taker_state.channels.insert(of_taker.channel_point, of_taker);
+    state.running.insert(of_maker.channel_point, maker);
     state.node_and_chain(&maker).0.channels.insert(of_maker.channel_point, of_maker);
     Ok(())
 }
 
 /// Connects two nodes when one of the addresses belongs to the wanted node and it listens.
-fn connect(state: &mut State, from: NodeId, to: NodeId, addresses: &[NodeAddress]) -> Result<(), NodeError> {
+pub(crate) fn connect(state: &mut State, from: NodeId, to: NodeId, addresses: &[NodeAddress]) -> Result<(), NodeError> {
     if state.node(&from).peers.contains(&to) {
         return Ok(());
     }
@@ -242,6 +249,7 @@ impl NodeState {
             }
             Some(record) => {
                 record.abandoned = true;
+                self.abandoned = self.abandoned.saturating_add(1);
                 Ok(())
             }
             None => Ok(()),

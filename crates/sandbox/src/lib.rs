@@ -16,8 +16,10 @@
 
 mod chain;
 mod channels;
+mod checkpoint;
 mod clock;
 mod consensus;
+mod demand;
 mod entropy;
 mod executor;
 mod faults;
@@ -27,6 +29,7 @@ mod random;
 mod signer;
 mod snapshot;
 mod store;
+mod traffic;
 mod wakers;
 mod wallet;
 mod watch;
@@ -34,8 +37,10 @@ mod world;
 
 pub use chain::{Acceptance, BASE_SUBSIDY, COINBASE_MATURITY, GENESIS_HEIGHT, TxRefusal};
 pub use channels::{CHANNEL_CONFIRMATIONS, OpenRefusal};
+pub use checkpoint::{Checkpoint, Keeper, Planned};
 pub use clock::ManualClock;
 pub use consensus::ScriptRefusal;
+pub use demand::{Demand, Traffic};
 pub use entropy::SandboxEntropy;
 pub use executor::{Executor, SimClock, Stuck, TaskId};
 pub use faults::{Cut, FaultyStore, Gate, Gated, Rates};
@@ -43,6 +48,7 @@ pub use node::SandboxNode;
 pub use random::Random;
 pub use snapshot::{ChannelRecord, NodeSnapshot, RestoreError, WalletCounters, WorldSnapshot};
 pub use store::MemoryStore;
+pub use traffic::{ChannelUse, Lane};
 pub use world::World;
 
 #[cfg(test)]

@@ -33,8 +33,12 @@ pub(crate) struct NodeState {
     pub(crate) families: BTreeMap<u32, u32>,
     pub(crate) wallet: WalletState,
     pub(crate) channels: BTreeMap<OutPoint, ChannelRecord>,
+    /// How often a channel was given up since the start.
+    pub(crate) abandoned: u32,
     /// Accepts connections from others.
     pub(crate) listening: bool,
+    /// Opens channels: a node that was started just now answers other calls before.
+    pub(crate) opening: bool,
     /// How often the node was restarted.
     pub(crate) starts: u64,
     /// Lost when the node restarts: everything from here on.
@@ -59,7 +63,9 @@ impl NodeState {
             families: BTreeMap::new(),
             wallet: WalletState::default(),
             channels: BTreeMap::new(),
+            abandoned: 0,
             listening: true,
+            opening: true,
             starts: 0,
             sessions: BTreeMap::new(),
             watcher: Watcher::new(height),

@@ -3,6 +3,7 @@
 use crate::chain::{GENESIS_HEIGHT, TxRefusal};
 use crate::keys::WalletPath;
 use crate::node::NodeState;
+use crate::traffic::ChannelUse;
 use crate::world::{State, World};
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use thiserror::Error;
 use tidegate_protocol::channel::CommitmentType;
-use tidegate_protocol::keys::NodeId;
+use tidegate_protocol::keys::{KeyLocator, NodeId};
 use tidegate_protocol::units::{SatPerKw, Sats};
 
 /// A channel as one of its nodes holds it.
@@ -36,6 +37,8 @@ pub struct ChannelRecord {
     pub zero_conf: bool,
     /// Thaw height of the shim.
     pub thaw_height: u32,
+    /// Where this node's funding key lives.
+    pub funding_key: KeyLocator,
     /// This node's payment base point.
     pub local_payment_point: PublicKey,
     /// The other node's payment base point.
@@ -103,6 +106,9 @@ pub struct WorldSnapshot {
     pub mempool: Vec<Transaction>,
     /// Nodes in the order in which they were added; the miner is the first.
     pub nodes: Vec<NodeSnapshot>,
+    /// How channels were used.
+    #[serde(default)]
+    pub uses: Vec<(OutPoint, ChannelUse)>,
 }
 
 /// A saved world that is not one.
@@ -144,6 +150,7 @@ impl World {
                 blocks: heights.map(block).collect(),
                 mempool: state.chain.mempool().cloned().collect(),
                 nodes: state.order.iter().map(|id| save_node(state.node(id))).collect(),
+                uses: state.uses.iter().map(|(channel, usage)| (*channel, *usage)).collect(),
             }
         })
     }
@@ -166,6 +173,8 @@ impl World {
         for node in &snapshot.nodes {
             restore_node(&mut state, node)?;
         }
+        state.uses = snapshot.uses.iter().copied().collect();
+        state.find_running();
         Ok(World::from_state(state))
     }
 }

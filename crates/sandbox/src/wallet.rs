@@ -11,7 +11,7 @@ use bitcoin::secp256k1::Message;
 use bitcoin::sighash::{EcdsaSighashType, Prevouts, SighashCache, TapSighashType};
 use bitcoin::transaction::Version;
 use bitcoin::{OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tidegate_ports::{AddressKind, Bump, CoinLock, FundedPsbt, NodeError, Wallet, WalletTransaction};
 use tidegate_protocol::units::{BlockHeight, SatPerKw, Sats};
 
@@ -72,9 +72,13 @@ impl WalletState {
         revealed.ok_or_else(|| refused("new_address", "no address is left"))
     }
 
-    /// Confirmed, mature, unspent coins that are not kept; the largest first.
+    /// Confirmed, mature, unspent coins that are not kept; the largest first. What a transaction spends that the network
+    /// lost stays spent, as in real wallets.
     fn coins(&self, chain: &ChainState) -> Vec<OwnCoin> {
-        let free = |outpoint: &OutPoint| self.locks.get(outpoint).is_none_or(|until| *until <= chain.height());
+        let lost: BTreeSet<OutPoint> =
+            chain.lost().flat_map(|(_, lost)| &lost.input).map(|input| input.previous_output).collect();
+        let unlocked = |outpoint: &OutPoint| self.locks.get(outpoint).is_none_or(|until| *until <= chain.height());
+        let free = |outpoint: &OutPoint| unlocked(outpoint) && !lost.contains(outpoint);
         let mut coins: Vec<OwnCoin> = self
             .scripts
             .iter()
@@ -213,12 +217,32 @@ impl WalletState {
         Ok(Bump::Bumped)
     }
 
+    /// Pays a coin of the wallet back to it, whatever else spends or keeps it: what the owner does with another program.
+    pub(crate) fn spend_alone(
+        &mut self,
+        ring: &KeyRing,
+        chain: &mut ChainState,
+        outpoint: OutPoint,
+        rate: SatPerKw,
+    ) -> Option<Transaction> {
+        let output = chain.coin(&outpoint)?.output.clone();
+        let path = *self.scripts.get(&output.script_pubkey)?;
+        let coin = OwnCoin { outpoint, output, path };
+        let fee = rate.fee_floor(weight(core::slice::from_ref(&coin), &[], true)).ok()?;
+        let value = Sats::try_from(coin.output.value).ok()?.checked_sub(fee).filter(|value| *value >= CHANGE_DUST)?;
+        let script_pubkey = self.next(ring, true, true).ok()?;
+        let transaction = signed(ring, &[coin], vec![TxOut { value: value.into(), script_pubkey }])?;
+        chain.accept(&transaction).ok().map(|_| transaction)
+    }
+
     /// Every transaction that touches the wallet, or that it published.
     fn transactions(&self, chain: &ChainState) -> Vec<WalletTransaction> {
         // A world has no time: its blocks are ten minutes apart.
         let seen_s = |height: Option<u32>| u64::from(height.unwrap_or_else(|| chain.height())) * 600;
+        let lost = chain.lost().map(|(txid, transaction)| (txid, transaction, None));
         let own = chain
             .transactions()
+            .chain(lost)
             .filter(|(txid, transaction, _)| self.labels.contains_key(*txid) || self.touches(chain, transaction));
         own.map(|(txid, transaction, height)| WalletTransaction {
             transaction: transaction.clone(),
@@ -229,13 +253,21 @@ impl WalletState {
         .collect()
     }
 
-    /// A transaction that touches the wallet and pays exactly `output`; of several the first that arrived.
+    /// A transaction that touches the wallet and pays exactly `output`; of several the first that arrived, those that
+    /// the network lost last.
     fn find_payment(&self, chain: &ChainState, output: &TxOut) -> Option<(Transaction, OutPoint)> {
-        chain.paid_to(&output.script_pubkey).iter().find_map(|outpoint| {
+        let known = chain.paid_to(&output.script_pubkey).iter().find_map(|outpoint| {
             let (transaction, _) = chain.transaction(&outpoint.txid)?;
             let exact = chain.coin(outpoint)?.output.value == output.value;
             (exact && self.touches(chain, transaction)).then(|| (transaction.clone(), *outpoint))
-        })
+        });
+        let lost = || {
+            chain.lost().filter(|(_, lost)| self.touches(chain, lost)).find_map(|(txid, lost)| {
+                let (vout, _) = (0_u32..).zip(&lost.output).find(|(_, paid)| *paid == output)?;
+                Some((lost.clone(), OutPoint { txid: *txid, vout }))
+            })
+        };
+        known.or_else(lost)
     }
 
     fn touches(&self, chain: &ChainState, transaction: &Transaction) -> bool {

@@ -4,6 +4,7 @@ use crate::chain::{Acceptance, ChainState, TxRefusal};
 use crate::entropy::SandboxEntropy;
 use crate::keys::{KeyRing, WalletPath};
 use crate::node::{NodeState, SandboxNode, refused};
+use crate::traffic::ChannelUse;
 use crate::wakers::{Wakers, lock};
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use core::fmt;
@@ -57,6 +58,10 @@ pub(crate) struct State {
     pub(crate) fee_rate: SatPerKw,
     /// Nodes in the order in which they were added.
     pub(crate) order: Vec<NodeId>,
+    /// Channels that are not closed, with their openers.
+    pub(crate) running: BTreeMap<OutPoint, NodeId>,
+    /// How channels were used.
+    pub(crate) uses: BTreeMap<OutPoint, ChannelUse>,
     wakers: Wakers,
 }
 
@@ -80,6 +85,8 @@ impl State {
             miner_script,
             fee_rate: SatPerKw::FLOOR,
             order: vec![id],
+            running: BTreeMap::new(),
+            uses: BTreeMap::new(),
             wakers: Wakers::default(),
         }
     }
@@ -200,6 +207,41 @@ impl World {
         })
     }
 
+    /// The network loses an unconfirmed transaction that nothing spends from, as full nodes drop what pays least. Its
+    /// wallet remembers it and keeps its coins; somebody has to publish it again. A child that only raises a fee is
+    /// remembered by nobody. What was in a block once is kept: false then, and for all that is not there. Saved worlds
+    /// do not know what is lost.
+    pub fn lose(&self, txid: Txid) -> bool {
+        self.change(|state| {
+            if state.nodes.values().any(|node| node.wallet.bumps.values().any(|child| *child == txid)) {
+                state.chain.evict(&txid)
+            } else {
+                state.chain.lose(&txid)
+            }
+        })
+    }
+
+    /// The owner of a wallet spends a coin of it once more, with another program and a higher fee: an unconfirmed
+    /// transaction that spends the coin, and from which nothing spends, can never confirm then. Returns what took its
+    /// place; nothing when there is no such transaction or coin.
+    pub fn double_spend(&self, txid: Txid, rate: SatPerKw) -> Option<Transaction> {
+        self.change(|state| {
+            let (transaction, _) = state.chain.transaction(&txid).filter(|(_, height)| height.is_none())?;
+            let spent: Vec<OutPoint> = transaction.input.iter().map(|input| input.previous_output).collect();
+            let script = |outpoint| state.chain.coin(outpoint).map(|coin| coin.output.script_pubkey.clone());
+            let (coin, owner) = spent.iter().find_map(|outpoint| {
+                let script = script(outpoint)?;
+                let owner = state.nodes.values().find(|node| node.wallet.scripts.contains_key(&script))?;
+                Some((*outpoint, owner.id))
+            })?;
+            if !state.chain.evict(&txid) {
+                return None;
+            }
+            let (node, chain) = state.node_and_chain(&owner);
+            node.wallet.spend_alone(&node.ring, chain, coin, rate)
+        })
+    }
+
     /// Satoshi in unspent confirmed outputs, and satoshi that were ever mined (rewards without fees): always equal,
     /// since the miner earns every fee.
     pub fn satoshi(&self) -> (u64, u64) {
@@ -266,6 +308,12 @@ impl World {
     /// Whether a node accepts connections; a new node does. Existing connections stay.
     pub fn set_listening(&self, node: &SandboxNode, listening: bool) {
         node.change(|state, _| state.listening = listening);
+    }
+
+    /// Whether a node opens channels; a new node does. A real one that was started just now says that it is not ready for
+    /// that, and answers other calls.
+    pub fn set_opening(&self, node: &SandboxNode, opening: bool) {
+        node.change(|state, _| state.opening = opening);
     }
 
     /// Ends the connection of two nodes; not connected is no error.

@@ -127,6 +127,7 @@ async fn verify<E: TraderEnv>(env: &E, desk: &Desk, node: &NodeInfo, prepare: &P
     let best_height = best_height(env).await?;
     let log = vec![(env.clock().now(), OrderEventKind::Prepared)];
     let batch_version = desk.batch_version();
+    let began = env.clock().now();
     let verified = desk.look(|book, moment| {
         let known = view(book, moment, node, best_height, batch_version);
         let view = LocalView { ratings: &ratings, reject_unrated: desk.config.reject_unrated, ..known };
@@ -135,6 +136,8 @@ async fn verify<E: TraderEnv>(env: &E, desk: &Desk, node: &NodeInfo, prepare: &P
             Err(error) => Err(error),
         }
     });
+    let took_ms = env.clock().now().0.saturating_sub(began.0);
+    desk.note(|moment| moment.tally.verification.add(took_ms));
     match verified {
         Ok(verified) => Ok(verified),
         Err(error) => {

@@ -5,11 +5,12 @@
 
 use crate::machine::{AccountEvent, OrderFate, Transition, next, next_order};
 use crate::ratings::ToldRating;
+use crate::turns::{OrderLogEntry, OrderTurn};
 use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use tidegate_ports::{Change, Row, StoreError, Timestamp};
+use tidegate_ports::{Change, Movement, Row, StoreError, Timestamp};
 use tidegate_protocol::account::{Account, AccountTerms, AccountVersion};
 use tidegate_protocol::fees::{ExecutionFee, reserved_for};
 use tidegate_protocol::keys::{AccountKey, BatchId, KeyDescriptor, NodeId, OrderNonce, PendingChannelId};
@@ -333,6 +334,8 @@ pub(crate) enum Update {
     Lease(Box<Lease>),
     Batch(Box<BatchRecord>),
     Event(Box<OrderEvent>),
+    /// An order changed. The writer adds it.
+    Turned(Box<OrderTurn>),
     Node(NodeId),
     /// Removes a lease whose batch lost against another one on the chain.
     DropLease(OutPoint),
@@ -352,6 +355,8 @@ pub(crate) enum Update {
     Rate(ToldRating),
     /// Forgets it.
     Unrate(NodeId),
+    /// Money of an account moved; never changed again. The writer adds it.
+    Movement(Box<Movement>),
 }
 
 /// An account for which a reservation was asked, but of which nothing else is known yet.
@@ -380,12 +385,14 @@ const REMAINS: &str = "remains";
 const PLACED: &str = "placed";
 const RATING: &str = "rating";
 const CHANGE: &str = "change";
+const MOVEMENT: &str = "movement";
 const META: &str = "meta";
 const NODE_KEY: &str = "node";
 const RESERVING_KEY: &str = "reserving";
 
 /// Tables of a trader's store.
-pub const TABLES: [&str; 11] = [ACCOUNT, ORDER, STAGED, LEASE, BATCH, EVENT, REMAINS, CHANGE, META, PLACED, RATING];
+pub const TABLES: [&str; 12] =
+    [ACCOUNT, ORDER, STAGED, LEASE, BATCH, EVENT, REMAINS, CHANGE, META, PLACED, RATING, MOVEMENT];
 
 /// The durable state in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -408,6 +415,8 @@ pub struct Book {
     pub batches: BTreeMap<BatchId, BatchRecord>,
     /// What the venue said about nodes, as far as it is remembered.
     pub ratings: BTreeMap<NodeId, ToldRating>,
+    /// What moved money of accounts, by account and transaction.
+    pub movements: BTreeMap<(AccountKey, Txid), Movement>,
     /// Identity of the node that the store belongs to.
     pub node: Option<NodeId>,
     /// Account whose reservation was interrupted.
@@ -436,7 +445,10 @@ impl Book {
             STAGED => Update::Stage(parse(row)?),
             LEASE => Update::Lease(parse(row)?),
             BATCH => Update::Batch(parse(row)?),
-            EVENT => Update::Event(parse(row)?),
+            EVENT => match parse(row)? {
+                OrderLogEntry::Matched(event) => Update::Event(Box::new(event)),
+                OrderLogEntry::Turned(turn) => Update::Turned(Box::new(turn)),
+            },
             REMAINS => Update::Remains(parse(row)?),
             PLACED => {
                 let (order, at) = parse(row)?;
@@ -444,6 +456,7 @@ impl Book {
             }
             CHANGE => Update::Change(Box::new(change(row)?)),
             RATING => Update::Rate(parse(row)?),
+            MOVEMENT => Update::Movement(parse(row)?),
             META if row.key == NODE_KEY => Update::Node(parse(row)?),
             META => Update::Reserving(parse(row)?),
             _ => return Err(corrupt(row, "unknown table".into())),
@@ -467,7 +480,7 @@ impl Book {
             }
             Update::Lease(lease) => self.leases.extend([(lease.channel, *lease)]),
             Update::Batch(record) => self.batches.extend([(record.batch_id, *record)]),
-            Update::Event(_) => self.events = self.events.saturating_add(1),
+            Update::Event(_) | Update::Turned(_) => self.events = self.events.saturating_add(1),
             Update::Node(node) => self.node = Some(node),
             Update::DropLease(channel) => {
                 self.leases.remove(&channel);
@@ -486,6 +499,7 @@ impl Book {
             Update::Unrate(node) => {
                 self.ratings.remove(&node);
             }
+            Update::Movement(moved) => self.movements.extend([((moved.account, moved.txid), *moved)]),
         }
     }
 
@@ -495,7 +509,7 @@ impl Book {
         let mut changes = Vec::with_capacity(updates.len());
         for update in updates {
             changes.push(update.change(number));
-            if matches!(update, Update::Event(_)) {
+            if matches!(update, Update::Event(_) | Update::Turned(_)) {
                 number = number.saturating_add(1);
             }
         }
@@ -565,7 +579,7 @@ impl Update {
             Update::Lease(lease) => lease.channel.to_string(),
             Update::Batch(record) => record.batch_id.to_string(),
             // Padded, so that rows sort in the order in which they were written.
-            Update::Event(_) => format!("{number:020}"),
+            Update::Event(_) | Update::Turned(_) => format!("{number:020}"),
             Update::Node(_) => NODE_KEY.into(),
             Update::DropLease(channel) => channel.to_string(),
             Update::Change(change) => change.txid().to_string(),
@@ -576,6 +590,7 @@ impl Update {
             Update::Forget(txid) => txid.to_string(),
             Update::Rate(told) => told.node.to_string(),
             Update::Unrate(node) => node.to_string(),
+            Update::Movement(moved) => format!("{}:{}", moved.account, moved.txid),
         }
     }
 
@@ -589,6 +604,7 @@ impl Update {
             Update::Lease(row) => put(LEASE, key, row),
             Update::Batch(row) => put(BATCH, key, row),
             Update::Event(row) => put(EVENT, key, row),
+            Update::Turned(row) => put(EVENT, key, row),
             Update::Node(row) => put(META, key, row),
             Update::DropLease(_) => Change::Delete { table: LEASE, key },
             Update::Change(row) => put(CHANGE, key, row),
@@ -599,6 +615,7 @@ impl Update {
             Update::Forget(_) => Change::Delete { table: REMAINS, key },
             Update::Rate(row) => put(RATING, key, row),
             Update::Unrate(_) => Change::Delete { table: RATING, key },
+            Update::Movement(row) => put(MOVEMENT, key, row),
         }
     }
 }
@@ -670,6 +687,19 @@ mod tests {
             Update::Event(Box::new(event.clone())),
             Update::Event(Box::new(event)),
             Update::Node(fixtures::node(4)),
+            Update::Movement(Box::new(Movement {
+                account: fixtures::account_key(1),
+                txid: fixtures::outpoint(9).txid,
+                kind: tidegate_ports::MovementKind::Funding,
+                spent: None,
+                next: Some(fixtures::outpoint(9)),
+                before: Sats::ZERO,
+                after: Sats::constant(500_000),
+                fee: Sats::ZERO,
+                matches: Vec::new(),
+                at: None,
+                height: BlockHeight::new(700),
+            })),
             Update::Rate(ToldRating { node: fixtures::node(5), tier: NodeTier::Tier0, at: Timestamp(3) }),
             Update::Reserving(Box::new(Some(Reserving {
                 key: fixtures::own_ask(1).multisig,

@@ -7,8 +7,11 @@
 use crate::book::{Book, Update};
 use crate::config::TraderConfig;
 use crate::error::Halt;
+use crate::movements;
 use crate::ratings::ToldRating;
 use crate::receipt::{self, Receipt};
+use crate::tally::BatchTally;
+use crate::turns;
 use crate::verified::Verified;
 use bitcoin::Txid;
 use core::convert::Infallible;
@@ -62,6 +65,8 @@ pub(crate) struct Moment {
     pub(crate) unannounced: BTreeSet<AccountKey>,
     /// What the venue said about nodes since the start.
     pub(crate) ratings: BTreeMap<NodeId, ToldRating>,
+    /// What became of proposals since the start.
+    pub(crate) tally: BatchTally,
     /// The batch under way, once it is verified and until it is signed or refused.
     pub(crate) verified: Option<Verified>,
 }
@@ -241,9 +246,10 @@ impl Desk {
     }
 
     /// The writer: one edit after the other. Returns only when the store fails.
-    pub(crate) async fn write<S: Store>(
+    pub(crate) async fn write<S: Store, C: Clock>(
         &self,
         store: &S,
+        clock: &C,
         mut sequence: Sequence,
         mut writes: mpsc::Receiver<Write>,
     ) -> Halt {
@@ -251,7 +257,11 @@ impl Desk {
             let Some(write) = writes.next().await else { return pending().await };
             let edited = {
                 let state = self.lock();
-                (write.edit)(&state.book).map(|updates| (state.book.rows(&updates), updates))
+                (write.edit)(&state.book).map(|mut updates| {
+                    updates.extend(movements::of(&state.book, &updates));
+                    updates.extend(turns::of(&state.book, &updates, clock.now()));
+                    (state.book.rows(&updates), updates)
+                })
             };
             let Some((changes, updates)) = edited else { continue };
             match receipt::commit(store, sequence, &changes, &updates).await {

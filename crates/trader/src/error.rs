@@ -453,7 +453,15 @@ pub enum SubmitError {
         /// Value of the account.
         available: Sats,
     },
-    /// The venue refused the order; it is stored as failed.
+    /// The venue calls the order invalid; it is stored as failed.
+    #[error("the venue calls order {nonce} invalid: {reason}")]
+    Invalid {
+        /// The order.
+        nonce: OrderNonce,
+        /// What it says.
+        reason: String,
+    },
+    /// The venue refused the call; the order is stored as failed.
     #[error("the venue refused order {nonce}: {reason}")]
     Refused {
         /// The order.
@@ -490,7 +498,8 @@ impl SubmitError {
             SubmitError::UnknownAccount(_) | SubmitError::UnknownDuration(_) => Reaction::DropIntent,
             SubmitError::AccountState(_) | SubmitError::Order(_) | SubmitError::ZeroConf => Reaction::DropIntent,
             SubmitError::Taproot | SubmitError::LargeChannel { .. } => Reaction::DropIntent,
-            SubmitError::Funds { .. } | SubmitError::Refused { .. } | SubmitError::Unit(_) => Reaction::DropIntent,
+            SubmitError::Funds { .. } | SubmitError::Unit(_) => Reaction::DropIntent,
+            SubmitError::Invalid { .. } | SubmitError::Refused { .. } => Reaction::DropIntent,
             // A second order would be a second commitment: the first one is asked for until it is known.
             SubmitError::OutcomeUnknown { .. } => Reaction::DropIntent,
             SubmitError::Venue(error) => link_reaction(error),

@@ -11,6 +11,32 @@ use tidegate_protocol::keys::{NodeId, OrderNonce};
 use tidegate_protocol::order::NodeAddress;
 use tidegate_protocol::verify::{VerifiedBatch, VerifiedMatch};
 
+/// Pause before a call is repeated that the node was not ready for, in milliseconds.
+const STARTING_PAUSE_MS: u64 = 500;
+
+/// Repeats a call that the node is not ready for, until shortly before the deadline: a node that was started just now answers
+/// some calls before others, and has done nothing of what it was not ready for.
+///
+/// # Errors
+/// [`NodeError`]: any other at once, the last one when it is late.
+async fn when_ready<E: TraderEnv, T, F: Future<Output = Result<T, NodeError>>>(
+    env: &E,
+    deadline: Timestamp,
+    call: impl Fn() -> F,
+) -> Result<T, NodeError> {
+    loop {
+        let answer = call().await;
+        let again = env.clock().now().plus_ms(STARTING_PAUSE_MS);
+        match answer {
+            Err(error @ NodeError::NotReady { .. }) if again < deadline => {
+                tracing::info!(%error, "waiting for the node");
+                env.clock().sleep_until(again).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 /// Why a batch is refused, with the sentence for the venue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -108,7 +134,8 @@ pub(crate) async fn prepare<E: TraderEnv>(
     let onion = is_onion(node);
     let dialed: Vec<&VerifiedMatch> = batch.matches().iter().filter(|matched| !matched.maker || onion).collect();
     for matched in dialed.iter().filter(|matched| !matched.maker) {
-        register(env, matched).await.map_err(|error| Refusal::unknown(format!("shim registration: {error}")))?;
+        let registered = when_ready(env, deadline, || register(env, matched)).await;
+        registered.map_err(|error| Refusal::unknown(format!("shim registration: {error}")))?;
     }
     let mut peers: BTreeMap<NodeId, &[NodeAddress]> = BTreeMap::new();
     for matched in &dialed {
@@ -191,18 +218,23 @@ pub(crate) async fn open<E: TraderEnv>(
 }
 
 async fn fund<E: TraderEnv>(env: &E, us: NodeId, matched: &VerifiedMatch, deadline: Timestamp) -> Funded {
-    let pending = pending(env, matched);
+    let pending = pending(env, matched, deadline);
     let late = env.clock().sleep_until(deadline);
     pin_mut!(pending, late);
     let outcome = match select(pending, late).await {
         Either::Left((outcome, _)) => outcome,
         Either::Right(((), _)) => return Funded::Failed(matched.theirs, "the channel was not pending in time".into()),
     };
-    if let Err(error) = outcome {
-        return Funded::Failed(matched.theirs, error.to_string());
+    match outcome {
+        Ok(()) => {}
+        // The counterpart has nothing to do with that, and shall not be kept apart from us for it.
+        Err(error @ (NodeError::Unreachable { .. } | NodeError::NotReady { .. })) => {
+            return Funded::Broken(format!("our node: {error}"));
+        }
+        Err(error) => return Funded::Failed(matched.theirs, error.to_string()),
     }
     let channel = matched.shim.channel_point;
-    match env.channels().report(channel).await {
+    match when_ready(env, deadline, || env.channels().report(channel)).await {
         Ok(info) if info.local_node == us && info.remote_node == matched.node => Funded::Yes(channel, Box::new(info)),
         Ok(_) => Funded::Broken(format!("channel {channel} is with another node")),
         Err(error) => Funded::Broken(format!("report of channel {channel}: {error}")),
@@ -210,9 +242,9 @@ async fn fund<E: TraderEnv>(env: &E, us: NodeId, matched: &VerifiedMatch, deadli
 }
 
 /// The channel is pending at our node.
-async fn pending<E: TraderEnv>(env: &E, matched: &VerifiedMatch) -> Result<(), NodeError> {
+async fn pending<E: TraderEnv>(env: &E, matched: &VerifiedMatch, deadline: Timestamp) -> Result<(), NodeError> {
     if matched.maker {
-        env.channels().open(&matched.open).await?;
+        when_ready(env, deadline, || env.channels().open(&matched.open)).await?;
     }
     env.channels().wait_pending(matched.shim.channel_point).await
 }

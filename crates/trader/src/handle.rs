@@ -180,6 +180,9 @@ fn status(desk: &Desk) -> Status {
             best_height: moment.best_height,
             placed_at: book.placed.clone(),
             events_count: book.events,
+            movements: book.movements.values().cloned().collect(),
+            batches: moment.tally.clone(),
+            final_batches: book.batches.len(),
             sequence: moment.sequence,
         }
     })

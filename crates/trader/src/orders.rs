@@ -231,19 +231,20 @@ async fn send<E: TraderEnv>(env: &E, desk: &Desk, submitted: &SubmittedOrder) ->
     let nonce = submitted.order.nonce;
     let sent = hand_over(env, desk, submitted).await;
     desk.note(|moment| moment.sending.remove(&nonce));
-    let reason = match sent {
+    let refusal = match sent {
         Ok(Submission::Accepted) => {
             tracing::info!(%nonce, account = %submitted.order.account, rate = %submitted.order.rate, "order in the book");
             return Ok(nonce);
         }
-        Ok(Submission::Invalid { reason }) | Err(LinkError::Refused { reason, .. }) => reason,
+        Ok(Submission::Invalid { reason }) => SubmitError::Invalid { nonce, reason },
+        Err(LinkError::Refused { reason, .. }) => SubmitError::Refused { nonce, reason },
         Err(source @ (LinkError::Unreachable { .. } | LinkError::BadAnswer { .. })) => {
             return Err(unknown(desk, nonce, source));
         }
         Err(source @ (LinkError::NoOrder | LinkError::NoSnapshot)) => return Err(unknown(desk, nonce, source)),
     };
     end(desk, nonce, OrderFate::Dropped).await;
-    Err(SubmitError::Refused { nonce, reason })
+    Err(refusal)
 }
 
 fn unknown(desk: &Desk, nonce: OrderNonce, source: LinkError) -> SubmitError {

@@ -70,6 +70,7 @@ impl Receipt {
                 Update::Batch(_) | Update::Event(_) | Update::Node(_) | Update::Placed(..) => {}
                 Update::DropLease(_) | Update::Unchange(_) | Update::Reserving(_) => {}
                 Update::Remains(_) | Update::Forget(_) | Update::Rate(_) | Update::Unrate(_) => {}
+                Update::Movement(_) | Update::Turned(_) => {}
             }
         }
         Receipt { sequence, spends }

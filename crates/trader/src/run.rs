@@ -66,7 +66,7 @@ impl Trader {
         let sequence = desk.load(env.store()).await?;
         desk.note(|moment| moment.ready = true);
         desk.ring();
-        let writer = desk.write(env.store(), sequence, writes).fuse();
+        let writer = desk.write(env.store(), env.clock(), sequence, writes).fuse();
         let work = work(env, desk, commands).fuse();
         pin_mut!(writer, work);
         select_biased! {

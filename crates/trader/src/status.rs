@@ -1,10 +1,11 @@
 //! What a trader says of itself.
 
 use crate::book::{ChangeKind, Lease};
+use crate::tally::BatchTally;
 use bitcoin::Txid;
 use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
-use tidegate_ports::{Sequence, Terms, Timestamp};
+use tidegate_ports::{Movement, Sequence, Terms, Timestamp};
 use tidegate_protocol::account::Account;
 use tidegate_protocol::keys::{AccountKey, BatchId, NodeId, OrderNonce};
 use tidegate_protocol::order::OwnOrder;
@@ -45,6 +46,12 @@ pub struct Status {
     pub placed_at: BTreeMap<OrderNonce, Timestamp>,
     /// Entries of the order log.
     pub events_count: u64,
+    /// What moved money of accounts, by account and transaction.
+    pub movements: Vec<Movement>,
+    /// What became of proposals since the start.
+    pub batches: BatchTally,
+    /// Final batches that we took part in, ever.
+    pub final_batches: usize,
     /// Number of the store's last commit that this status was read from.
     pub sequence: Sequence,
 }

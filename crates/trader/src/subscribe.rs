@@ -418,7 +418,10 @@ impl<'a, E: TraderEnv> Session<'a, E> {
         self.progress = Progress::Preparing;
         self.asked = None;
         // The entries of a replaced proposal are not worth a commit of their own.
-        self.desk.note(|moment| moment.verified = None);
+        self.desk.note(|moment| {
+            moment.verified = None;
+            moment.tally.proposed = moment.tally.proposed.saturating_add(1);
+        });
         self.step =
             Some(async move { Done::Prepared { batch_id, outcome: batch::prepare(env, desk, prepare).await } }.boxed());
     }
@@ -461,7 +464,10 @@ impl<'a, E: TraderEnv> Session<'a, E> {
         match done {
             Done::Prepared { outcome: Ok(mut verified), .. } => {
                 verified.happened(self.env.clock().now(), OrderEventKind::Accepted);
-                self.desk.note(|moment| moment.verified = Some(verified.clone()));
+                self.desk.note(|moment| {
+                    moment.verified = Some(verified.clone());
+                    moment.tally.accepted = moment.tally.accepted.saturating_add(1);
+                });
                 let batch_id = verified.batch.prepare().batch_id;
                 self.progress = Progress::Accepted(verified);
                 tracing::info!(batch = %batch_id, "batch accepted");
@@ -473,7 +479,10 @@ impl<'a, E: TraderEnv> Session<'a, E> {
             }
             Done::Signed { txid, outcome: Ok(signatures), .. } => {
                 self.progress = Progress::Signed(txid);
-                self.desk.note(|moment| moment.verified = None);
+                self.desk.note(|moment| {
+                    moment.verified = None;
+                    moment.tally.signed = moment.tally.signed.saturating_add(1);
+                });
                 self.send(signatures).await
             }
             Done::Prepared { batch_id, outcome: Err(refusal) }
@@ -493,6 +502,7 @@ impl<'a, E: TraderEnv> Session<'a, E> {
             funding::cancel_shims(self.env, &remains).await;
         }
         let now = self.env.clock().now();
+        self.desk.note(|moment| moment.tally.refuse(&refusal.reason));
         let events = self.desk.note(|moment| moment.verified.take()).map(|mut verified| {
             verified.happened(now, OrderEventKind::Rejected { reason: refusal.message.clone() });
             verified.events()

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use tidegate_ports::{Chain, ChainEvent, Clock, NodeError, TraderEnv, Watch};
 use tidegate_protocol::account::{Account, AccountState, AccountTerms};
 use tidegate_protocol::fees::confirmations_needed;
-use tidegate_protocol::keys::AccountKey;
+use tidegate_protocol::keys::{AccountKey, OrderNonce};
 use tidegate_protocol::units::{BlockCount, BlockHeight, Sats};
 
 const CONFIRM: &str = "confirm:";
@@ -216,13 +216,30 @@ fn subject(name: &str) -> Option<AccountKey> {
     name.split(':').nth(1)?.parse().ok()
 }
 
+/// The open orders of an account that is pending for its owner's change. Before the change confirmed, the venue may have
+/// seen the old output expire and have cancelled them: they are asked for.
+fn orders_before_change(book: &Book, key: AccountKey) -> Vec<OrderNonce> {
+    let pending =
+        |account: &Account| matches!(account.state, AccountState::PendingUpdate | AccountState::ExpiredPendingUpdate);
+    if !book.accounts.get(&key).is_some_and(pending) {
+        return Vec::new();
+    }
+    let open = book.orders.values().filter(|own| own.order.account == key && !own.state.is_archived());
+    open.map(|own| own.order.nonce).collect()
+}
+
 async fn handle<E: TraderEnv>(env: &E, desk: &Desk, event: ChainEvent) {
     match event {
         ChainEvent::Block { height } => reached(desk, height).await,
         ChainEvent::Confirmed { name, height, transaction } => {
             let Some(key) = subject(&name) else { return };
             desk.note(|moment| moment.confirmed.insert(key, env.clock().now()));
+            let orders = desk.read(|book| orders_before_change(book, key));
             commit(desk, move |book| staging::confirmed(book, key, &transaction, height)).await;
+            if !orders.is_empty() {
+                desk.note(|moment| orders.into_iter().for_each(|nonce| moment.doubt(nonce)));
+                desk.ring();
+            }
             // The expiry may have been reached while the output was unconfirmed.
             if let Some(best) = desk.note(|moment| moment.best_height) {
                 reached(desk, best).await;

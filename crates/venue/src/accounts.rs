@@ -1,11 +1,14 @@
 //! Accounts: reservation, opening, and what the chain says about them.
 
-use crate::actor::Actor;
-use crate::book::{AccountRecord, ChangedAccount, Origin, ReservationRecord, Write};
+use crate::actor::{Actor, Answered, answer};
+use crate::book::{AccountRecord, ChangedAccount, Origin, ReservationRecord, SignedChange, Write};
 use crate::changes::{Seen, seen};
 use crate::error::{Halt, ServeError};
-use crate::leases::LEASE;
+use crate::handle::Reply;
+use crate::leases::{LEASE, lease_watch};
 use crate::machine::{AccountEvent, Transition, VenueAccountState, next};
+use crate::node::{Node, Watched, set};
+use crate::settle::batch_watch;
 use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Transaction, Txid};
 use tidegate_ports::{
@@ -15,7 +18,7 @@ use tidegate_protocol::account::{
     Account, AccountState, AccountTerms, AccountVersion, MAX_EXPIRY_AHEAD, MIN_ACCOUNT_VALUE, MIN_EXPIRY_AHEAD,
 };
 use tidegate_protocol::fees::confirmations_needed;
-use tidegate_protocol::keys::{AccountKey, AuctioneerKey, KeyLocator};
+use tidegate_protocol::keys::{AccountKey, AuctioneerKey, KeyLocator, SharedSecret};
 use tidegate_protocol::order::OrderState;
 use tidegate_protocol::script::SpendKind;
 use tidegate_protocol::units::{BlockCount, BlockHeight, Sats};
@@ -26,6 +29,8 @@ const HINT_PADDING: BlockCount = BlockCount::new(3);
 /// Blocks by which a watch looks further back than the height that we noted: after a reorganisation of the chain, what
 /// happened at that height may be found in a lower block.
 pub(crate) const REORGANISATION: BlockCount = BlockCount::new(12);
+/// Blocks from one publication of what is unconfirmed to the next.
+const REPUBLISH_BLOCKS: u32 = 6;
 /// A reservation older than this no longer keeps its trader from making another.
 const RESERVATION_BLOCKS: BlockCount = BlockCount::new(144);
 /// Reservations that one trader may leave uncompleted.
@@ -39,14 +44,16 @@ const MAX_USER_AGENT: usize = 255;
 
 /// Prefixes of the names of watches; the account key follows.
 const CONFIRMATION: &str = "conf/";
-const SPEND: &str = "spend/";
+pub(crate) const SPEND: &str = "spend/";
 const ORIGIN: &str = "origin/";
+/// As the others; the number of the coin follows.
+const COIN: &str = "coin/";
 
 fn watched_account(name: &str, kind: &str) -> Option<AccountKey> {
-    name.strip_prefix(kind)?.parse().ok()
+    name.strip_prefix(kind)?.split('/').next()?.parse().ok()
 }
 
-impl<E: VenueEnv> Actor<'_, E> {
+impl<'e, E: VenueEnv> Actor<'e, E> {
     /// Reserves an account.
     ///
     /// # Source
@@ -113,28 +120,63 @@ impl<E: VenueEnv> Actor<'_, E> {
     ///
     /// # Source
     /// Protocol notes, auctioneer §4.4.
-    pub(crate) async fn init(
-        &mut self,
-        trader: TraderId,
-        request: &InitAccount,
-        user_agent: String,
-    ) -> Result<(), ServeError> {
-        let agent = user_agent.trim();
-        let length = agent.chars().count();
+    pub(crate) fn init(&mut self, call: Announcement) -> Result<(), Halt> {
+        let account = call.request.reservation.trader;
+        match self.reserved_for(&call) {
+            Ok(Some(_)) => {
+                let (node, locator) = (self.node.clone(), self.key.locator);
+                self.ask_beside(async move {
+                    let secret = node.shared_secret(account.point(), locator).await;
+                    Answered::Secret(Box::new(call), secret)
+                });
+                Ok(())
+            }
+            Ok(None) => answer(call.reply, Ok(())),
+            Err(error) => answer(call.reply, Err(error)),
+        }
+    }
+
+    /// The reservation that an announcement completes; nothing when the account exists already.
+    fn reserved_for(&self, call: &Announcement) -> Result<Option<&ReservationRecord>, ServeError> {
+        let length = call.agent.trim().chars().count();
         if length > MAX_USER_AGENT {
             return Err(ServeError::UserAgent(length));
         }
-        let account = request.reservation.trader;
+        let account = call.request.reservation.trader;
         if self.book.accounts.contains_key(&account) {
-            return Ok(());
+            return Ok(None);
         }
-        let reserved = self.book.reservations.get(&account).ok_or(ServeError::NoReservation(account))?.clone();
+        let reserved = self.book.reservations.get(&account).ok_or(ServeError::NoReservation(account))?;
+        check_announcement(reserved, &call.request)?;
+        Ok(Some(reserved))
+    }
+
+    /// The node has computed the secret of an announced account. What was checked before may have changed since.
+    pub(crate) async fn announced(
+        &mut self,
+        call: Announcement,
+        secret: Result<SharedSecret, NodeError>,
+    ) -> Result<(), Halt> {
+        let outcome = match (self.reserved_for(&call).map(Option::<&_>::cloned), secret) {
+            (Ok(Some(reserved)), Ok(secret)) => self.open_account(&call, &reserved, secret).await,
+            (Ok(Some(_)), Err(error)) => Err(error.into()),
+            (Ok(None), _) => Ok(()),
+            (Err(error), _) => Err(error),
+        };
+        answer(call.reply, outcome)
+    }
+
+    async fn open_account(
+        &mut self,
+        Announcement { trader, request, agent, .. }: &Announcement,
+        reserved: &ReservationRecord,
+        secret: SharedSecret,
+    ) -> Result<(), ServeError> {
+        let account = reserved.account;
         if reserved.trader != trader.0 {
             // A client that restarts may come with another token; the key is what counts.
             info!(%account, "announced under another token than it was reserved with");
         }
-        check_announcement(&reserved, request)?;
-        let secret = self.node.shared_secret(account.point(), self.key.locator).await?;
         let terms = AccountTerms {
             version: reserved.version,
             trader: account,
@@ -152,7 +194,7 @@ impl<E: VenueEnv> Actor<'_, E> {
             state: VenueAccountState::PendingOpen,
             outpoint: request.outpoint,
             height_hint: reserved.height_hint,
-            user_agent: agent.to_owned(),
+            user_agent: agent.trim().to_owned(),
             trader: trader.0,
             changes: Vec::new(),
             origin: None,
@@ -187,9 +229,11 @@ impl<E: VenueEnv> Actor<'_, E> {
     /// A new best height: accounts expire, and the fee estimate is renewed.
     pub(crate) async fn on_block(&mut self, height: BlockHeight) -> Result<(), Halt> {
         self.height = height;
-        match self.node.estimate_fee(self.config.fee_conf_target).await {
-            Ok(rate) => self.estimate = rate,
-            Err(error) => warn!(%error, "no fee estimate"),
+        self.estimate_due = true;
+        let waiting = self.book.batches.iter().any(|batch| !batch.confirmed);
+        if waiting && height.get().is_multiple_of(REPUBLISH_BLOCKS) {
+            // The network may have lost what no block took: it is offered again.
+            self.repair_at = Some(self.now());
         }
         let due: Vec<AccountKey> = self
             .book
@@ -238,6 +282,9 @@ impl<E: VenueEnv> Actor<'_, E> {
     }
 
     async fn on_confirmed(&mut self, name: &str, height: BlockHeight, transaction: &Transaction) -> Result<(), Halt> {
+        if self.on_deposit(name, transaction).await? {
+            return Ok(());
+        }
         let Some(account) = watched_account(name, CONFIRMATION) else {
             return self.on_batch_confirmed(transaction, height).await;
         };
@@ -252,7 +299,7 @@ impl<E: VenueEnv> Actor<'_, E> {
         let writes = self.confirmed_writes(account, transaction);
         if !writes.is_empty() {
             self.commit(writes).await?;
-            self.unwatch(ORIGIN, account).await;
+            unwatch(&self.node, ORIGIN, account).await;
         }
         let expired = self.book.accounts.get(&account).is_some_and(|record| record.terms.expiry <= self.height);
         if expired {
@@ -267,8 +314,20 @@ impl<E: VenueEnv> Actor<'_, E> {
     /// another of the owner's changes in the place of the first. Batches are stored before they are published, so such
     /// a spend is never one of ours.
     async fn on_spent(&mut self, name: &str, height: BlockHeight, transaction: &Transaction) -> Result<(), Halt> {
+        if self.on_deposit(name, transaction).await? {
+            return Ok(());
+        }
         if let Some(channel) = name.strip_prefix(LEASE).and_then(|channel| channel.parse().ok()) {
             return self.on_lease_spent(channel, height, transaction).await;
+        }
+        if let Some(account) = watched_account(name, COIN) {
+            let writes = self.undone_writes(account, transaction);
+            if !writes.is_empty() {
+                self.commit(writes).await?;
+                unwatch(&self.node, ORIGIN, account).await;
+                self.watch_account_or_later(account).await;
+            }
+            return Ok(());
         }
         let account = watched_account(name, SPEND).or_else(|| watched_account(name, ORIGIN));
         let Some(record) = account.and_then(|account| self.book.accounts.get(&account)) else { return Ok(()) };
@@ -287,7 +346,7 @@ impl<E: VenueEnv> Actor<'_, E> {
         };
         if !writes.is_empty() {
             self.commit(writes).await?;
-            self.unwatch_spend(account).await;
+            unwatch(&self.node, SPEND, account).await;
             self.watch_account_or_later(account).await;
         }
         Ok(())
@@ -309,18 +368,45 @@ impl<E: VenueEnv> Actor<'_, E> {
         };
         if record.origin.is_none() {
             let Ok(script) = record.terms.output_script() else { return Vec::new() };
-            record.origin = Some(Origin { outpoint: record.outpoint, script, height_hint: record.height_hint });
+            let AccountRecord { outpoint, height_hint, terms, value, .. } = record;
+            record.origin = Some(Origin { outpoint, script, height_hint, terms, value, latest: record.latest.take() });
         }
-        record.state = match next(to, AccountEvent::ExpiryReached) {
-            Transition::To(expired) if after.terms.expiry <= self.height => expired,
-            Transition::To(_) | Transition::Stay(_) | Transition::Illegal => to,
-        };
+        record.state = self.perhaps_expired(to, &after.terms);
         record.terms = after.terms;
         record.value = after.value;
         record.outpoint = OutPoint { txid: transaction.compute_txid(), vout: after.vout };
         record.height_hint = height;
         record.latest = Some(transaction.clone());
         info!(%account, ?from, to = ?record.state, outpoint = %record.outpoint, value = record.value.get(), "account changed by its owner");
+        vec![Write::Account(record)]
+    }
+
+    fn perhaps_expired(&self, state: VenueAccountState, terms: &AccountTerms) -> VenueAccountState {
+        match next(state, AccountEvent::ExpiryReached) {
+            Transition::To(expired) if terms.expiry <= self.height => expired,
+            Transition::To(_) | Transition::Stay(_) | Transition::Illegal => state,
+        }
+    }
+
+    /// A reorganisation took a change back, and a coin of it went elsewhere: the account is what it was before, and waits
+    /// until that output is seen to be as deep as it must. The change is kept, for another reorganisation could bring it
+    /// back: the account stays out of batches until its owner makes another one.
+    fn undone_writes(&self, account: AccountKey, transaction: &Transaction) -> Vec<Write> {
+        let Some(mut record) = self.book.accounts.get(&account).cloned() else { return Vec::new() };
+        let spends = |coin: &OutPoint| transaction.input.iter().any(|input| input.previous_output == *coin);
+        let lost = latest_change(&record).is_some_and(|change| {
+            change.txid() != transaction.compute_txid() && change.coins.iter().any(|(coin, _)| spends(coin))
+        });
+        let (true, Some(origin)) = (lost && record.state.awaits_confirmation(), record.origin.take()) else {
+            return Vec::new();
+        };
+        warn!(%account, change = %record.outpoint.txid, by = %transaction.compute_txid(), "a coin of the change went elsewhere: it is void");
+        record.state = self.perhaps_expired(VenueAccountState::PendingUpdate, &origin.terms);
+        record.outpoint = origin.outpoint;
+        record.height_hint = origin.height_hint;
+        record.terms = origin.terms;
+        record.value = origin.value;
+        record.latest = origin.latest;
         vec![Write::Account(record)]
     }
 
@@ -352,23 +438,17 @@ impl<E: VenueEnv> Actor<'_, E> {
         writes
     }
 
-    /// Sets every watch again.
-    pub(crate) async fn watch_all(&self) -> Result<(), NodeError> {
-        for record in self.book.accounts.values() {
-            self.watch_account(record).await?;
-        }
-        for batch in self.book.batches.iter().filter(|batch| !batch.confirmed) {
-            self.watch_batch(batch).await?;
-        }
-        for lease in self.book.leases.values() {
-            self.watch_lease(lease).await?;
-        }
-        Ok(())
+    /// Everything that is to be watched.
+    pub(crate) fn all_watches(&self) -> Vec<Watched> {
+        let accounts = self.book.accounts.values().flat_map(|record| self.account_watches(record));
+        let batches = self.book.batches.iter().filter(|batch| !batch.confirmed).filter_map(batch_watch);
+        let leases = self.book.leases.values().map(lease_watch);
+        accounts.chain(batches).chain(leases).chain(self.deposit_watches()).collect()
     }
 
     pub(crate) async fn watch_account_or_later(&mut self, account: AccountKey) {
         let Some(record) = self.book.accounts.get(&account) else { return };
-        if let Err(error) = self.watch_account(record).await {
+        if let Err(error) = set(&self.node, &self.account_watches(record)).await {
             warn!(%account, %error, "the account can not be watched yet");
             self.chain_lost = true;
             self.repair_later();
@@ -376,29 +456,33 @@ impl<E: VenueEnv> Actor<'_, E> {
     }
 
     /// Watches the confirmation of an unconfirmed output, the spend of a confirmed one.
-    async fn watch_account(&self, record: &AccountRecord) -> Result<(), NodeError> {
+    pub(crate) fn account_watches(&self, record: &AccountRecord) -> Vec<Watched> {
         let account = record.key();
         if record.state == VenueAccountState::Closed {
-            return Ok(());
+            return Vec::new();
         }
         let Ok(script) = record.terms.output_script() else {
             warn!(%account, "the stored account has no valid script and is not watched");
-            return Ok(());
+            return Vec::new();
         };
+        let mut watches = Vec::new();
         let (outpoint, height_hint) = (record.outpoint, record.height_hint.saturating_sub(REORGANISATION));
-        if let Some(Origin { outpoint, script, height_hint }) = record.origin.clone() {
+        if let Some(Origin { outpoint, script, height_hint, .. }) = record.origin.clone() {
             let height_hint = height_hint.saturating_sub(REORGANISATION);
-            let watch = Watch::Spend { outpoint, script, height_hint };
-            self.node.watch(&format!("{ORIGIN}{account}"), watch).await?;
+            watches.push((format!("{ORIGIN}{account}"), Watch::Spend { outpoint, script, height_hint }));
+            let coins = latest_change(record).map(|change| change.coins.clone()).unwrap_or_default();
+            for (number, (outpoint, script)) in coins.into_iter().enumerate() {
+                watches.push((format!("{COIN}{account}/{number}"), Watch::Spend { outpoint, script, height_hint }));
+            }
         }
         if record.state.awaits_confirmation() {
             let confirmations = confirmations_needed(record.value, self.config.max_account_value);
             let watch = Watch::Confirmation { txid: outpoint.txid, script, confirmations, height_hint };
-            self.node.watch(&format!("{CONFIRMATION}{account}"), watch).await
+            watches.push((format!("{CONFIRMATION}{account}"), watch));
         } else {
-            let watch = Watch::Spend { outpoint, script, height_hint };
-            self.node.watch(&format!("{SPEND}{account}"), watch).await
+            watches.push((format!("{SPEND}{account}"), Watch::Spend { outpoint, script, height_hint }));
         }
+        watches
     }
 
     /// Whether an account's orders may be matched, as far as the account decides it.
@@ -408,18 +492,27 @@ impl<E: VenueEnv> Actor<'_, E> {
             && record.changes.is_empty()
             && cutoff.is_some_and(|cutoff| record.terms.expiry > cutoff)
     }
+}
 
-    /// An output that was spent is no longer watched: its successor is.
-    pub(crate) async fn unwatch_spend(&self, account: AccountKey) {
-        self.unwatch(SPEND, account).await;
-    }
+/// The change by the owner that made the current output.
+fn latest_change(record: &AccountRecord) -> Option<&SignedChange> {
+    record.changes.iter().find(|change| change.txid() == record.outpoint.txid)
+}
 
-    async fn unwatch(&self, kind: &str, account: AccountKey) {
-        if let Err(error) = self.node.unwatch(&format!("{kind}{account}")).await {
-            // A late event of the old output is recognised by its outpoint and ignored.
-            warn!(%account, %error, "an old watch could not be ended");
-        }
+/// An output that was spent is no longer watched: its successor is.
+pub(crate) async fn unwatch<E: VenueEnv>(node: &Node<'_, E>, kind: &str, account: AccountKey) {
+    if let Err(error) = node.unwatch(&format!("{kind}{account}")).await {
+        // A late event of the old output is recognised by its outpoint and ignored.
+        warn!(%account, %error, "an old watch could not be ended");
     }
+}
+
+/// The call that announces a funded account.
+pub(crate) struct Announcement {
+    pub(crate) trader: TraderId,
+    pub(crate) request: InitAccount,
+    pub(crate) agent: String,
+    pub(crate) reply: Reply<()>,
 }
 
 fn check_announcement(reserved: &ReservationRecord, request: &InitAccount) -> Result<(), ServeError> {

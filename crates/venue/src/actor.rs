@@ -1,28 +1,41 @@
 //! The one owner of a venue's state: waits for whatever happens next and hands it to its flow.
 
+use crate::accounts::Announcement;
 use crate::book::{Book, Receipt, Write};
+use crate::changes::ChangeCall;
 use crate::config::VenueConfig;
+use crate::deposits::{DepositCall, Payment};
 use crate::error::{Halt, KeyMismatch, ServeError};
 use crate::handle::{Command, TickOutcome};
-use crate::node::Node;
+use crate::node::{Node, set};
 use crate::rejects::ConflictList;
 use crate::round::Collector;
 use crate::streams::Streams;
 use bitcoin::ScriptBuf;
+use core::future::poll_fn;
 use core::pin::pin;
+use core::task::Poll;
 use futures_channel::{mpsc, oneshot};
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt, select_biased};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 use tidegate_ports::{
-    Chain, ChainEvent, Clock, NodeError, Signer, StoreError, StreamId, Timestamp, TraderEvent, Traders, VenueEnv,
+    Chain, ChainEvent, Clock, ModifySignature, NodeError, Signer, StoreError, StreamId, Timestamp, TraderEvent,
+    Traders, VenueEnv,
 };
-use tidegate_protocol::keys::{AccountKey, AuctioneerKey, BatchKey, FAMILY_AUCTIONEER, KeyDescriptor, KeyLocator};
+use tidegate_protocol::keys::{
+    AccountKey, AuctioneerKey, BatchKey, FAMILY_AUCTIONEER, KeyDescriptor, KeyLocator, SharedSecret,
+};
 use tidegate_protocol::script::INITIAL_BATCH_KEY;
 use tidegate_protocol::units::{BlockHeight, SatPerKw};
 use tracing::{info, warn};
 
 /// Wait before the node is asked again after a failure, in milliseconds.
 const NODE_RETRY_MS: u64 = 5_000;
+/// Calls that may wait for the node at a time.
+const MAX_JOBS: usize = 64;
 
 /// A venue that waits to be run.
 pub struct Venue {
@@ -51,8 +64,16 @@ impl Venue {
         let Some(mut actor) = start(self, env).await? else { return Ok(()) };
         actor.resume().await?;
         while !actor.stopping {
+            if actor.is_due(actor.repair_at) {
+                actor.repair().await?;
+                continue;
+            }
             if actor.tick_is_due() {
                 actor.clear_once().await?;
+                continue;
+            }
+            if core::mem::take(&mut actor.estimate_due) {
+                actor.renew_estimate().await?;
                 continue;
             }
             let deadline = actor.next_deadline();
@@ -69,8 +90,20 @@ pub(crate) enum Event {
     Command(Option<Command>),
     Trader(TraderEvent),
     Chain(Result<ChainEvent, NodeError>),
+    /// The node answered to what a call needs of it.
+    Node(Answered),
     Deadline,
 }
+
+/// What the node answered, and the call that goes on with it.
+pub(crate) enum Answered {
+    Secret(Box<Announcement>, Result<SharedSecret, NodeError>),
+    Half(Box<ChangeCall>, Result<ModifySignature, ServeError>),
+    Paid(Box<DepositCall>, Result<Payment, NodeError>),
+}
+
+/// A question to the node on behalf of a call. Others are served meanwhile.
+pub(crate) type Job<'e> = BoxFuture<'e, Answered>;
 
 pub(crate) struct Actor<'e, E: VenueEnv> {
     pub(crate) env: &'e E,
@@ -86,6 +119,14 @@ pub(crate) struct Actor<'e, E: VenueEnv> {
     pub(crate) height: BlockHeight,
     /// Last estimate of the chain fee rate.
     pub(crate) estimate: SatPerKw,
+    /// There is a new block: the estimate is to be renewed.
+    pub(crate) estimate_due: bool,
+    /// A deposit of the operator is being made.
+    pub(crate) depositing: bool,
+    /// How many calls wait for the node.
+    waiting: usize,
+    /// Calls that wait for the node. Never locked: only the owner gets at them, and a shared actor must be shareable.
+    jobs: Mutex<FuturesUnordered<Job<'e>>>,
     pub(crate) conflicts: ConflictList,
     /// Script of the node's wallet to which the next batch may pay the income.
     pub(crate) wallet_script: Option<ScriptBuf>,
@@ -144,6 +185,10 @@ async fn start<E: VenueEnv>(venue: Venue, env: &E) -> Result<Option<Actor<'_, E>
         streams: Streams::default(),
         height,
         estimate,
+        estimate_due: false,
+        depositing: false,
+        waiting: 0,
+        jobs: Mutex::default(),
         conflicts: ConflictList::default(),
         wallet_script: None,
         refusals: BTreeMap::new(),
@@ -203,12 +248,14 @@ impl Command {
             Command::MarketInfo(reply) => drop(reply.send(Err(error))),
             Command::Ratings(_, reply) => drop(reply.send(Err(error))),
             Command::Status(reply) => drop(reply.send(Err(error))),
+            Command::Deposit(_, _, reply) => drop(reply.send(Err(error))),
+            Command::Bans(reply) => drop(reply.send(Err(error))),
             Command::Tick(_) | Command::Shutdown => {}
         }
     }
 }
 
-impl<E: VenueEnv> Actor<'_, E> {
+impl<'e, E: VenueEnv> Actor<'e, E> {
     pub(crate) fn now(&self) -> Timestamp {
         self.env.clock().now()
     }
@@ -219,7 +266,35 @@ impl<E: VenueEnv> Actor<'_, E> {
     }
 
     fn tick_is_due(&self) -> bool {
-        !self.pending_ticks.is_empty() || self.next_tick.is_some_and(|at| at <= self.now())
+        !self.pending_ticks.is_empty() || self.is_due(self.next_tick)
+    }
+
+    fn is_due(&self, at: Option<Timestamp>) -> bool {
+        at.is_some_and(|at| at <= self.now())
+    }
+
+    /// Waits for the node, and serves everybody meanwhile. Only for what the venue does by itself: what serves an event
+    /// or a call never gets here.
+    pub(crate) async fn beside<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Halt> {
+        let mut work = pin!(work.fuse());
+        loop {
+            let deadline = self.streams.next_deadline();
+            let event = {
+                let mut next = pin!(self.next_event(deadline).fuse());
+                select_biased! {
+                    done = work => return Ok(done),
+                    event = next => event,
+                }
+            };
+            self.handle(event).await?;
+        }
+    }
+
+    /// Has the node asked on behalf of a call.
+    pub(crate) fn ask_beside(&mut self, job: impl Future<Output = Answered> + Send + 'e) {
+        let jobs = self.jobs.get_mut().unwrap_or_else(PoisonError::into_inner);
+        jobs.push(Box::pin(job));
+        self.waiting = jobs.len();
     }
 
     /// One attempt to clear; everybody who asked for one before it began gets its outcome.
@@ -238,12 +313,7 @@ impl<E: VenueEnv> Actor<'_, E> {
 
     /// The next moment at which something is to be done unasked.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        [self.next_tick, self.housekeeping_deadline()].into_iter().flatten().min()
-    }
-
-    /// As [`Actor::next_deadline`], without the next attempt to clear.
-    pub(crate) fn housekeeping_deadline(&self) -> Option<Timestamp> {
-        [self.repair_at, self.streams.next_deadline()].into_iter().flatten().min()
+        [self.next_tick, self.repair_at, self.streams.next_deadline()].into_iter().flatten().min()
     }
 
     /// Waits for the next event, at most until `deadline`.
@@ -263,11 +333,21 @@ impl<E: VenueEnv> Actor<'_, E> {
             async move { if lost { core::future::pending().await } else { env.chain().next_event().await } }.fuse()
         );
         let mut trader = pin!(env.traders().next_event().fuse());
+        let jobs = self.jobs.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.waiting = jobs.len();
+        let mut job = pin!(
+            poll_fn(move |context| match jobs.poll_next_unpin(context) {
+                Poll::Ready(Some(answered)) => Poll::Ready(answered),
+                Poll::Ready(None) | Poll::Pending => Poll::Pending,
+            })
+            .fuse()
+        );
         // Turn and turn about, so that neither many calls nor a talkative trader keeps the others waiting.
         self.calls_first = !self.calls_first;
         if self.calls_first {
             select_biased! {
                 () = sleep => Event::Deadline,
+                answered = job => Event::Node(answered),
                 event = chain => Event::Chain(event),
                 command = self.commands.next() => Event::Command(command),
                 event = trader => Event::Trader(event),
@@ -275,6 +355,7 @@ impl<E: VenueEnv> Actor<'_, E> {
         } else {
             select_biased! {
                 () = sleep => Event::Deadline,
+                answered = job => Event::Node(answered),
                 event = chain => Event::Chain(event),
                 event = trader => Event::Trader(event),
                 command = self.commands.next() => Event::Command(command),
@@ -294,7 +375,10 @@ impl<E: VenueEnv> Actor<'_, E> {
                 self.chain_lost = true;
                 self.repair_later();
             }
-            Event::Deadline => self.on_deadline().await,
+            Event::Node(Answered::Secret(call, secret)) => self.announced(*call, secret).await?,
+            Event::Node(Answered::Half(call, half)) => self.changed(*call, half).await?,
+            Event::Node(Answered::Paid(call, payment)) => self.paid(*call, payment).await?,
+            Event::Deadline => self.sweep_streams().await,
         }
         Ok(())
     }
@@ -303,41 +387,46 @@ impl<E: VenueEnv> Actor<'_, E> {
         self.repair_at = Some(self.now().plus_ms(NODE_RETRY_MS));
     }
 
-    async fn on_deadline(&mut self) {
-        if self.repair_at.is_some_and(|at| at <= self.now()) {
-            self.repair_at = None;
-            self.repair().await;
-        }
-        self.sweep_streams().await;
-    }
-
     /// After a start: watches everything and publishes again what is unconfirmed.
     async fn resume(&mut self) -> Result<(), Halt> {
         self.on_block(self.height).await?;
         self.chain_lost = true;
-        self.repair().await;
-        Ok(())
+        self.repair().await
     }
 
     /// Sets all watches again when they were lost, and publishes every unconfirmed batch, oldest first.
-    async fn repair(&mut self) {
+    async fn repair(&mut self) -> Result<(), Halt> {
+        self.repair_at = None;
         if self.chain_lost {
-            match self.watch_all().await {
-                Ok(()) => self.chain_lost = false,
-                Err(error) => {
-                    warn!(%error, "the chain can not be watched");
-                    return self.repair_later();
-                }
+            // No event of the chain is served until all is set, so that no watch takes the place of a later one.
+            let (node, watches) = (self.node.clone(), self.all_watches());
+            if let Err(error) = self.beside(set(&node, &watches)).await? {
+                warn!(%error, "the chain can not be watched");
+                self.repair_later();
+                return Ok(());
             }
+            // Unless a watch that was wanted meanwhile failed.
+            self.chain_lost = self.repair_at.is_some();
         }
-        self.publish_unconfirmed().await;
+        self.publish_unconfirmed().await
+    }
+
+    async fn renew_estimate(&mut self) -> Result<(), Halt> {
+        let (node, target) = (self.node.clone(), self.config.fee_conf_target);
+        match self.beside(node.estimate_fee(target)).await? {
+            Ok(rate) => self.estimate = rate,
+            Err(error) => warn!(%error, "no fee estimate"),
+        }
+        Ok(())
     }
 
     async fn serve(&mut self, command: Command) -> Result<(), Halt> {
         match command {
             Command::Reserve(trader, request, reply) => answer(reply, self.reserve(trader, &request).await),
-            Command::Init(trader, request, agent, reply) => answer(reply, self.init(trader, &request, agent).await),
-            Command::Modify(trader, request, reply) => answer(reply, self.modify(trader, &request).await),
+            Command::Init(.., reply) if self.waiting >= MAX_JOBS => answer(reply, Err(ServeError::Busy)),
+            Command::Modify(.., reply) if self.waiting >= MAX_JOBS => answer(reply, Err(ServeError::Busy)),
+            Command::Init(trader, request, agent, reply) => self.init(Announcement { trader, request, agent, reply }),
+            Command::Modify(trader, request, reply) => self.modify(ChangeCall::new(trader, *request, reply)),
             Command::Submit(order, reply) => answer(reply, self.submit(*order).await),
             Command::Cancel(preimage, reply) => answer(reply, self.cancel(preimage).await),
             Command::OrderState(nonce, reply) => answer(reply, self.order_state(nonce)),
@@ -349,7 +438,9 @@ impl<E: VenueEnv> Actor<'_, E> {
             Command::Status(reply) => answer(reply, Ok(self.status())),
             Command::BoxOwner(id, claim, reply) => answer(reply, self.box_owner(id, &claim)),
             Command::Wish(wish, reply) => answer(reply, self.set_wish(wish).await),
-            Command::Ban(account, length, reply) => answer(reply, self.set_ban(account, length).await),
+            Command::Deposit(value, rate, reply) => self.deposit(value, rate, reply),
+            Command::Ban(who, length, reply) => answer(reply, self.set_ban(who, length).await),
+            Command::Bans(reply) => answer(reply, Ok(self.bans())),
             Command::Tick(reply) => {
                 self.pending_ticks.push(reply);
                 Ok(())
@@ -363,7 +454,10 @@ impl<E: VenueEnv> Actor<'_, E> {
 }
 
 /// Answers a call. A store that failed stops the venue after the answer.
-fn answer<T>(reply: oneshot::Sender<Result<T, ServeError>>, result: Result<T, ServeError>) -> Result<(), Halt> {
+pub(crate) fn answer<T>(
+    reply: oneshot::Sender<Result<T, ServeError>>,
+    result: Result<T, ServeError>,
+) -> Result<(), Halt> {
     let halt = match &result {
         Err(ServeError::Store(error)) => Err(Halt::Store(error.clone())),
         Ok(_) | Err(_) => Ok(()),

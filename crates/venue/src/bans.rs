@@ -21,9 +21,22 @@ const LONGEST: BlockCount = BlockCount::new(52_560);
 
 /// Who is banned: the key, as an account or as a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub(crate) enum Banned {
+pub enum Banned {
+    /// An account.
     Account(AccountKey),
+    /// A node.
     Node(NodeId),
+}
+
+/// A ban in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// Who.
+    pub who: Banned,
+    /// First height at which it is over.
+    pub until: BlockHeight,
+    /// How many bans the offender had, this one included.
+    pub count: u32,
 }
 
 impl core::fmt::Display for Banned {
@@ -81,12 +94,20 @@ impl<E: VenueEnv> Actor<'_, E> {
         }
     }
 
-    /// The operator's own ban of an account, of this length; none lifts it. The history stays.
-    pub(crate) async fn set_ban(&mut self, account: AccountKey, length: Option<BlockCount>) -> Result<(), ServeError> {
-        if !self.book.accounts.contains_key(&account) {
-            return Err(ServeError::NoAccount(account));
+    /// The bans in force.
+    pub(crate) fn bans(&self) -> Vec<Ban> {
+        let running = self.book.bans.values().filter(|record| self.height < record.end());
+        running.map(|record| Ban { who: record.who, until: record.end(), count: record.count }).collect()
+    }
+
+    /// The operator's own ban of an account or a node, of this length; none lifts it. The history stays.
+    pub(crate) async fn set_ban(&mut self, who: Banned, length: Option<BlockCount>) -> Result<(), ServeError> {
+        match who {
+            Banned::Account(account) if !self.book.accounts.contains_key(&account) => {
+                return Err(ServeError::NoAccount(account));
+            }
+            Banned::Account(_) | Banned::Node(_) => {}
         }
-        let who = Banned::Account(account);
         let before = self.book.bans.get(&who);
         let count = before.map_or(0, |before| before.count);
         let record = match (length, before) {
@@ -95,7 +116,7 @@ impl<E: VenueEnv> Actor<'_, E> {
             (None, Some(before)) => BanRecord { start: BlockHeight::new(0), length: before.length, ..before.clone() },
             (None, None) => return Ok(()),
         };
-        warn!(%account, until = %record.end(), "ban set by the operator");
+        warn!(%who, until = %record.end(), "ban set by the operator");
         self.commit(vec![Write::Ban(record)]).await?;
         Ok(())
     }

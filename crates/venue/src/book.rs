@@ -2,6 +2,7 @@
 
 use crate::archive::Orders;
 use crate::bans::Banned;
+use crate::deposits::DepositRecord;
 use crate::leases::{LeaseSide, Maturity};
 use crate::machine::VenueAccountState;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
@@ -25,15 +26,17 @@ const BATCHES: &str = "v_batch";
 const META: &str = "v_meta";
 const BANS: &str = "v_ban";
 const LEASES: &str = "v_lease";
+const DEPOSITS: &str = "v_deposit";
 /// Transactions remembered as shown for signing.
 const MAX_SIGNED: usize = 1000;
-const TABLES: [&str; 7] = [ACCOUNTS, RESERVATIONS, ORDERS, BATCHES, META, BANS, LEASES];
+const TABLES: [&str; 8] = [ACCOUNTS, RESERVATIONS, ORDERS, BATCHES, META, BANS, LEASES, DEPOSITS];
 
 const META_BATCH_KEY: &str = "batch_key";
 const META_AUCTIONEER: &str = "auctioneer_key";
 const META_SIGNED: &str = "signed";
 const META_MASTER: &str = "master";
 const META_WISH: &str = "operator_wish";
+const META_DEPOSITS: &str = "deposits";
 
 /// An account as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +78,9 @@ pub(crate) struct SignedChange {
     pub(crate) transaction: Transaction,
     /// The account that it makes; nothing closes it.
     pub(crate) after: Option<ChangedAccount>,
+    /// The owner's coins that it spends besides, with the scripts that the owner says they have.
+    #[serde(default)]
+    pub(crate) coins: Vec<(OutPoint, ScriptBuf)>,
 }
 
 /// An account as a change by its owner leaves it.
@@ -92,12 +98,15 @@ impl SignedChange {
     }
 }
 
-/// A spent output of an account.
+/// A spent output of an account, and the account as it was with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Origin {
     pub(crate) outpoint: OutPoint,
     pub(crate) script: ScriptBuf,
     pub(crate) height_hint: BlockHeight,
+    pub(crate) terms: AccountTerms,
+    pub(crate) value: Sats,
+    pub(crate) latest: Option<Transaction>,
 }
 
 impl AccountRecord {
@@ -286,6 +295,7 @@ pub(crate) struct BatchRecord {
 
 /// One row to write.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a handful lives at a time, and only until it is stored")]
 pub(crate) enum Write {
     Account(AccountRecord),
     Reservation(ReservationRecord),
@@ -301,14 +311,19 @@ pub(crate) enum Write {
     Ban(BanRecord),
     Lease(LeaseRecord),
     DropLease(OutPoint),
+    Deposit(DepositRecord),
+    DropDeposit(u64),
+    /// Deposits made so far.
+    DepositCount(u64),
 }
 
 /// Proof that something is durable. Only [`Book::commit`] makes one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Receipt {
     batches: BTreeMap<BatchId, Txid>,
     changes: BTreeSet<(AccountKey, Txid)>,
     attempts: BTreeSet<Txid>,
+    deposits: BTreeSet<Txid>,
 }
 
 impl Receipt {
@@ -320,6 +335,11 @@ impl Receipt {
     /// The change by the owner is stored: our half of its signature may leave.
     pub(crate) fn names_change(&self, account: AccountKey, txid: Txid) -> bool {
         self.changes.contains(&(account, txid))
+    }
+
+    /// The deposit is stored: it may be published.
+    pub(crate) fn names_deposit(&self, txid: Txid) -> bool {
+        self.deposits.contains(&txid)
     }
 
     /// The attempt is stored: traders may be asked to sign it.
@@ -352,6 +372,10 @@ pub(crate) struct Book {
     pub(crate) bans: BTreeMap<Banned, BanRecord>,
     /// Leased channels that have not matured.
     pub(crate) leases: BTreeMap<OutPoint, LeaseRecord>,
+    /// Deposits of the operator that are not part of the venue's own coin for good.
+    pub(crate) deposits: BTreeMap<u64, DepositRecord>,
+    /// Number of the next one.
+    pub(crate) deposit_count: u64,
 }
 
 fn corrupt(row: &Row, reason: impl ToString) -> StoreError {
@@ -386,6 +410,8 @@ impl Book {
             wish: OperatorWish::default(),
             bans: BTreeMap::new(),
             leases: BTreeMap::new(),
+            deposits: BTreeMap::new(),
+            deposit_count: 0,
         };
         for row in &rows {
             match row.table.as_str() {
@@ -394,6 +420,7 @@ impl Book {
                 ORDERS => book.remember(Write::Order(read(row)?)),
                 BANS => book.remember(Write::Ban(read(row)?)),
                 LEASES => book.remember(Write::Lease(read(row)?)),
+                DEPOSITS => book.remember(Write::Deposit(read(row)?)),
                 // Numbers do not follow the order of the keys: sorted below.
                 BATCHES => book.batches.push(read(row)?),
                 _ => match row.key.as_str() {
@@ -402,6 +429,7 @@ impl Book {
                     META_SIGNED => book.signed = read(row)?,
                     META_MASTER => book.master = read(row)?,
                     META_WISH => book.wish = read(row)?,
+                    META_DEPOSITS => book.deposit_count = read(row)?,
                     _ => return Err(corrupt(row, "unknown row: written by a later version?")),
                 },
             }
@@ -414,7 +442,7 @@ impl Book {
     pub(crate) async fn commit<S: Store>(&mut self, store: &S, writes: Vec<Write>) -> Result<Receipt, StoreError> {
         let changes = writes.iter().map(Write::change).collect::<Result<Vec<_>, _>>()?;
         self.sequence = store.apply(self.sequence, &changes).await?;
-        let mut receipt = Receipt { batches: BTreeMap::new(), changes: BTreeSet::new(), attempts: BTreeSet::new() };
+        let mut receipt = Receipt::default();
         for write in writes {
             match &write {
                 Write::Batch(batch) => {
@@ -424,6 +452,9 @@ impl Book {
                     receipt.changes.extend(account.changes.iter().map(|change| (account.key(), change.txid())));
                 }
                 Write::Signed(txids) => receipt.attempts.extend(txids),
+                Write::Deposit(deposit) => {
+                    receipt.deposits.insert(deposit.txid());
+                }
                 Write::Reservation(_)
                 | Write::DropReservation(_)
                 | Write::Order(_)
@@ -432,6 +463,8 @@ impl Book {
                 | Write::Ban(_)
                 | Write::Lease(_)
                 | Write::DropLease(_)
+                | Write::DropDeposit(_)
+                | Write::DepositCount(_)
                 | Write::BatchKey(_)
                 | Write::Auctioneer(_) => {}
             }
@@ -458,6 +491,9 @@ impl Book {
             Write::Ban(record) => drop(self.bans.insert(record.who, record)),
             Write::Lease(record) => drop(self.leases.insert(record.channel, record)),
             Write::DropLease(channel) => drop(self.leases.remove(&channel)),
+            Write::Deposit(record) => drop(self.deposits.insert(record.number, record)),
+            Write::DropDeposit(number) => drop(self.deposits.remove(&number)),
+            Write::DepositCount(count) => self.deposit_count = count,
         }
     }
 
@@ -528,6 +564,9 @@ impl Write {
             Write::Ban(record) => put(BANS, record.who.to_string(), record),
             Write::Lease(record) => put(LEASES, record.channel.to_string(), record),
             Write::DropLease(channel) => Ok(Change::Delete { table: LEASES, key: channel.to_string() }),
+            Write::Deposit(record) => put(DEPOSITS, record.number.to_string(), record),
+            Write::DropDeposit(number) => Ok(Change::Delete { table: DEPOSITS, key: number.to_string() }),
+            Write::DepositCount(count) => put(META, META_DEPOSITS.to_owned(), count),
         }
     }
 }

@@ -9,9 +9,10 @@
 //! Protocol notes, auctioneer §4.5, accounts §6 and §7, rpc §8.3.
 
 use crate::accounts::as_protocol_account;
-use crate::actor::Actor;
+use crate::actor::{Actor, Answered, answer};
 use crate::book::{AccountRecord, ChangedAccount, SignedChange, Write};
-use crate::error::ServeError;
+use crate::error::{Halt, ServeError};
+use crate::handle::Reply;
 use crate::machine::VenueAccountState;
 use bitcoin::{OutPoint, Script, ScriptBuf, Transaction, TxOut};
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use tidegate_ports::{
     ModifyAccount, ModifySignature, Musig2Request, ScriptSpend, SignInput, Signer, TraderId, VenueEnv,
 };
 use tidegate_protocol::account::{AccountTerms, AccountVersion, MAX_EXPIRY_AHEAD, MIN_ACCOUNT_VALUE, MIN_EXPIRY_AHEAD};
+use tidegate_protocol::keys::KeyDescriptor;
 use tidegate_protocol::script::{SpendKind, classify_spend, find_output, key_spend_sighash};
 use tidegate_protocol::spend::{ClosePath, WalletInput, bip69_input, spend_to_outputs};
 use tidegate_protocol::units::{BlockHeight, Sats};
@@ -74,15 +76,58 @@ impl Draft {
     }
 }
 
-impl<E: VenueEnv> Actor<'_, E> {
-    /// Our half of a change of an account.
-    pub(crate) async fn modify(
+/// The call that asks for our half of a change.
+pub(crate) struct ChangeCall {
+    trader: TraderId,
+    request: ModifyAccount,
+    /// What the node was asked to sign.
+    draft: Option<Draft>,
+    reply: Reply<ModifySignature>,
+}
+
+impl ChangeCall {
+    pub(crate) fn new(trader: TraderId, request: ModifyAccount, reply: Reply<ModifySignature>) -> ChangeCall {
+        ChangeCall { trader, request, draft: None, reply }
+    }
+}
+
+impl<'e, E: VenueEnv> Actor<'e, E> {
+    /// Has the node make our half of a change of an account.
+    pub(crate) fn modify(&mut self, mut call: ChangeCall) -> Result<(), Halt> {
+        let draft = match self.draft(call.trader, &call.request) {
+            Ok((_, draft)) => draft,
+            Err(error) => return answer(call.reply, Err(error)),
+        };
+        call.draft = Some(draft.clone());
+        let (node, key) = (self.node.clone(), self.key);
+        self.ask_beside(async move {
+            let half = sign_half(&node, key, &draft, &call.request).await;
+            Answered::Half(Box::new(call), half)
+        });
+        Ok(())
+    }
+
+    /// The node has made our half. It is given away only if the same change would be signed now.
+    pub(crate) async fn changed(
         &mut self,
-        trader: TraderId,
-        request: &ModifyAccount,
-    ) -> Result<ModifySignature, ServeError> {
+        call: ChangeCall,
+        half: Result<ModifySignature, ServeError>,
+    ) -> Result<(), Halt> {
+        let account = call.request.account;
+        let outcome = match (self.draft(call.trader, &call.request), half) {
+            (Ok((record, draft)), Ok(half)) if call.draft.as_ref() == Some(&draft) => {
+                self.store_change(record, draft, half).await
+            }
+            (Ok(_), Ok(_)) => Err(ServeError::AccountBusy(account)),
+            (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+        };
+        answer(call.reply, outcome)
+    }
+
+    /// The change that is asked for, when all of it is allowed now; and the account, with room for it.
+    fn draft(&self, trader: TraderId, request: &ModifyAccount) -> Result<(AccountRecord, Draft), ServeError> {
         let account = request.account;
-        let record = self.book.accounts.get(&account).ok_or(ServeError::NoAccount(account))?.clone();
+        let mut record = self.book.accounts.get(&account).ok_or(ServeError::NoAccount(account))?.clone();
         if !self.speaks_for(trader, &record) {
             return Err(ServeError::NotTheOwner(account));
         }
@@ -99,17 +144,6 @@ impl<E: VenueEnv> Actor<'_, E> {
             None => self.draft_close(&record, request)?,
             Some(wanted) => self.draft_update(&record, request, wanted)?,
         };
-        self.sign_change(record, draft, request).await
-    }
-
-    /// Stores the change beside the account, then releases our half of its signature.
-    async fn sign_change(
-        &mut self,
-        mut record: AccountRecord,
-        draft: Draft,
-        request: &ModifyAccount,
-    ) -> Result<ModifySignature, ServeError> {
-        let account = record.key();
         if draft.transaction.weight().to_wu() > MAX_WEIGHT {
             return Err(ServeError::PrevOutputs("the transaction is too large"));
         }
@@ -123,9 +157,23 @@ impl<E: VenueEnv> Actor<'_, E> {
                 max: MAX_CHANGES,
             });
         }
-        let signature = self.sign_half(&draft, request).await?;
-        let Draft { base, transaction, after, .. } = draft;
-        record.changes.push(SignedChange { spends: base.outpoint, transaction, after });
+        Ok((record, draft))
+    }
+
+    /// Stores the change beside the account, then releases our half of its signature.
+    async fn store_change(
+        &mut self,
+        mut record: AccountRecord,
+        draft: Draft,
+        signature: ModifySignature,
+    ) -> Result<ModifySignature, ServeError> {
+        let account = record.key();
+        let Draft { base, transaction, prev_outputs, after } = draft;
+        let txid = transaction.compute_txid();
+        let spent = transaction.input.iter().map(|input| input.previous_output).zip(prev_outputs);
+        let coins = spent.filter(|(outpoint, _)| *outpoint != base.outpoint);
+        let coins = coins.map(|(outpoint, output)| (outpoint, output.script_pubkey)).collect();
+        record.changes.push(SignedChange { spends: base.outpoint, transaction, after, coins });
         info!(%account, outpoint = %base.outpoint, %txid, closes = after.is_none(), "change signed");
         // Only now, and durable before the signature leaves: from here on the output may vanish at any time.
         let receipt = self.commit(vec![Write::Account(record)]).await?;
@@ -133,46 +181,6 @@ impl<E: VenueEnv> Actor<'_, E> {
             Ok(signature)
         } else {
             Err(ServeError::Internal("a change was not stored"))
-        }
-    }
-
-    /// Signs the account's input.
-    async fn sign_half(&self, draft: &Draft, request: &ModifyAccount) -> Result<ModifySignature, ServeError> {
-        let signer = &self.node;
-        let (terms, input) = (&draft.base.terms, draft.own_input()?);
-        let Some(version) = terms.version.musig2() else {
-            let spend = ScriptSpend::SegwitV0 { script: terms.inner_script()? };
-            let sign = SignInput {
-                transaction: draft.transaction.clone(),
-                input,
-                prev_outputs: draft.prev_outputs.clone(),
-                key: self.key,
-                tweak: terms.auctioneer_tweak()?,
-                spend,
-            };
-            let mut signature = signer.sign_input(&sign).await?;
-            signature.push(SIGHASH_ALL);
-            return Ok(ModifySignature { signature, server_nonce: None });
-        };
-        let nonce = request.trader_nonce.ok_or(ServeError::NonceMissing)?;
-        let message = key_spend_sighash(&draft.transaction, input, &draft.prev_outputs)
-            .map_err(|_| ServeError::Internal("a change has no input"))?;
-        let begin = Musig2Request {
-            signer: self.key.locator,
-            keys: [self.key.point, *terms.trader.point()],
-            version,
-            merkle_root: terms.merkle_root()?,
-            other_nonce: Some(nonce),
-        };
-        // A session of its own for every request: a repeated one gets fresh nonces.
-        let (session, server_nonce) = signer.musig2_begin(&begin).await?;
-        match signer.musig2_sign(session, message, true).await {
-            Ok(partial) => Ok(ModifySignature { signature: partial.0.to_vec(), server_nonce: Some(server_nonce) }),
-            Err(error) => {
-                // The session is useless now; that it is forgotten is a courtesy to the node.
-                drop(signer.musig2_cleanup(session).await);
-                Err(error.into())
-            }
         }
     }
 
@@ -244,6 +252,50 @@ impl<E: VenueEnv> Actor<'_, E> {
         let ahead = |blocks| self.height.checked_add(blocks).unwrap_or(BlockHeight::new(u32::MAX));
         let (min, max) = (ahead(MIN_EXPIRY_AHEAD), ahead(MAX_EXPIRY_AHEAD));
         if (min..=max).contains(&found) { Ok(found) } else { Err(ServeError::AccountExpiry { found, min, max }) }
+    }
+}
+
+/// Signs the account's input.
+async fn sign_half<S: Signer>(
+    signer: &S,
+    key: KeyDescriptor,
+    draft: &Draft,
+    request: &ModifyAccount,
+) -> Result<ModifySignature, ServeError> {
+    let (terms, input) = (&draft.base.terms, draft.own_input()?);
+    let Some(version) = terms.version.musig2() else {
+        let spend = ScriptSpend::SegwitV0 { script: terms.inner_script()? };
+        let sign = SignInput {
+            transaction: draft.transaction.clone(),
+            input,
+            prev_outputs: draft.prev_outputs.clone(),
+            key,
+            tweak: terms.auctioneer_tweak()?,
+            spend,
+        };
+        let mut signature = signer.sign_input(&sign).await?;
+        signature.push(SIGHASH_ALL);
+        return Ok(ModifySignature { signature, server_nonce: None });
+    };
+    let nonce = request.trader_nonce.ok_or(ServeError::NonceMissing)?;
+    let message = key_spend_sighash(&draft.transaction, input, &draft.prev_outputs)
+        .map_err(|_| ServeError::Internal("a change has no input"))?;
+    let begin = Musig2Request {
+        signer: key.locator,
+        keys: [key.point, *terms.trader.point()],
+        version,
+        merkle_root: terms.merkle_root()?,
+        other_nonce: Some(nonce),
+    };
+    // A session of its own for every request: a repeated one gets fresh nonces.
+    let (session, server_nonce) = signer.musig2_begin(&begin).await?;
+    match signer.musig2_sign(session, message, true).await {
+        Ok(partial) => Ok(ModifySignature { signature: partial.0.to_vec(), server_nonce: Some(server_nonce) }),
+        Err(error) => {
+            // The session is useless now; that it is forgotten is a courtesy to the node.
+            drop(signer.musig2_cleanup(session).await);
+            Err(error.into())
+        }
     }
 }
 

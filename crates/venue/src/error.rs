@@ -101,6 +101,22 @@ pub enum ServeError {
     /// Open orders hold the account's value.
     #[error("account {0} has open orders: cancel them first")]
     OrdersOpen(AccountKey),
+    /// Too small a deposit of the operator.
+    #[error("a deposit of {found} is too small: at least {min}")]
+    DepositTooSmall {
+        /// Wished.
+        found: Sats,
+        /// Smallest.
+        min: Sats,
+    },
+    /// What the operator wants to take is more than there is.
+    #[error("the withdrawals of {found} are more than the venue's coins hold: {held}")]
+    WithdrawalTooLarge {
+        /// Wished.
+        found: Sats,
+        /// Held.
+        held: Sats,
+    },
     /// The closing transaction is refused.
     #[error("the transaction is refused: {0}")]
     Spend(#[from] SpendError),
@@ -201,6 +217,8 @@ impl ServeError {
         match self {
             ServeError::AccountValue { .. }
             | ServeError::AccountExpiry { .. }
+            | ServeError::DepositTooSmall { .. }
+            | ServeError::WithdrawalTooLarge { .. }
             | ServeError::ReservationMismatch { .. }
             | ServeError::EmptyOutpoint
             | ServeError::UserAgent(_)

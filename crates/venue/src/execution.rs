@@ -4,6 +4,7 @@ use crate::actor::Actor;
 use crate::book::{LeaseRecord, Write};
 use crate::error::Halt;
 use crate::leases::{LeaseSide, Maturity};
+use crate::master::sign_coins;
 use crate::proposal::{Participant, Proposal};
 use crate::rejects::{Consequences, of_reject, remove_all};
 use crate::round::{Answer, Collector, Phase};
@@ -12,7 +13,7 @@ use bitcoin::OutPoint;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_market::{Channel, Pair};
 use tidegate_ports::{NodeError, ServerMessage, StreamId, Traders, VenueEnv};
-use tidegate_protocol::batch::{BatchSignatures, ChannelInfo, ReportedChannelType, SignBegin};
+use tidegate_protocol::batch::{BatchSignatures, ChannelInfo, RejectReason, ReportedChannelType, SignBegin};
 use tidegate_protocol::channel::CommitmentType;
 use tidegate_protocol::keys::{AccountKey, NodeId};
 use tidegate_protocol::order::SubmittedOrder;
@@ -58,7 +59,8 @@ impl<E: VenueEnv> Actor<'_, E> {
         if !receipt.names_attempt(txid) {
             return Ok(Executed::Failed(everybody(proposal)));
         }
-        let sessions = match Sessions::begin(&self.node, &self.key, proposal).await {
+        let (node, key) = (self.node.clone(), self.key);
+        let sessions = match self.beside(Sessions::begin(&node, &key, proposal)).await? {
             Ok(sessions) => sessions,
             Err(error) => return Ok(Executed::Node(error)),
         };
@@ -69,25 +71,34 @@ impl<E: VenueEnv> Actor<'_, E> {
     /// round leaves it with all orders: the others shall not wait for it.
     fn refusals(&mut self, proposal: &Proposal, answers: &BTreeMap<StreamId, Answer>) -> Consequences {
         let mut consequences = Consequences::default();
+        let mut out = BTreeSet::new();
         for (stream, Participant { accounts, .. }) in &proposal.participants {
-            match answers.get(stream) {
-                Some(Answer::Accepted | Answer::Signed(_)) => {}
+            let (of_this, leaves) = match answers.get(stream) {
+                Some(Answer::Accepted | Answer::Signed(_)) => continue,
                 Some(Answer::Rejected(reject)) => {
                     info!(stream = stream.0, message = %Short(&reject.message), reason = ?Kind(&reject.reason), "batch rejected");
                     let times = self.refusals.entry(*stream).or_default();
                     *times += 1;
-                    consequences.extend(match *times {
-                        0..=MAX_REFUSALS => of_reject(proposal.pairs(), accounts, &reject.reason),
-                        _ => remove_all(proposal.pairs(), accounts),
-                    });
+                    match *times {
+                        0..=MAX_REFUSALS => {
+                            let whole = !matches!(reject.reason, RejectReason::Partial(_));
+                            (of_reject(proposal.pairs(), accounts, &reject.reason), whole)
+                        }
+                        _ => (remove_all(proposal.pairs(), accounts), true),
+                    }
                 }
                 Some(Answer::Missing(why)) => {
                     info!(stream = stream.0, why, "a trader falls out of the round");
-                    consequences.extend(remove_all(proposal.pairs(), accounts));
+                    (remove_all(proposal.pairs(), accounts), true)
                 }
-                None => consequences.extend(remove_all(proposal.pairs(), accounts)),
+                None => (remove_all(proposal.pairs(), accounts), true),
+            };
+            consequences.extend(of_this);
+            if leaves {
+                out.extend(accounts);
             }
         }
+        consequences.forget_channels_with(&out);
         consequences
     }
 
@@ -106,7 +117,8 @@ impl<E: VenueEnv> Actor<'_, E> {
             Some(answers) => self.judge(proposal, &answers, &mut sessions).await,
         };
         // Sessions that signed nothing are forgotten, whatever happened: nonces live for one attempt.
-        sessions.forget(&self.node).await;
+        let node = self.node.clone();
+        self.beside(sessions.forget(&node)).await?;
         outcome
     }
 
@@ -132,14 +144,16 @@ impl<E: VenueEnv> Actor<'_, E> {
         if !disagreements.is_empty() {
             return Ok(Executed::Failed(disagreements));
         }
-        let mut transaction = match sessions.complete(&self.node, &self.key, proposal, &signatures).await {
+        let (node, key) = (self.node.clone(), self.key);
+        let mut transaction = match self.beside(sessions.complete(&node, &key, proposal, &signatures)).await? {
             Ok(Signed::Complete(transaction)) => transaction,
             Ok(Signed::Invalid(accounts)) => return Ok(Executed::Failed(remove_traders(proposal, &accounts))),
             Err(error) => return Ok(Executed::Node(error)),
         };
-        if let Err(error) = self.sign_master(proposal, &mut transaction).await {
+        if let Err(error) = self.beside(sign_coins(&node, &key, proposal, &mut transaction)).await? {
             return Ok(Executed::Node(error));
         }
+        // From here to the commit nothing else is served.
         let spoilt = self.changed_meanwhile(proposal);
         if !spoilt.is_empty() {
             return Ok(Executed::Failed(spoilt));

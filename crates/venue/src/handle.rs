@@ -1,8 +1,10 @@
 //! The calls of a venue. Any number of callers, one owner of the state.
 
 use crate::actor::Venue;
+use crate::bans::{Ban, Banned};
 use crate::book::OperatorWish;
 use crate::config::VenueConfig;
+use crate::deposits::Deposit;
 use crate::error::{Gone, ServeError};
 use crate::machine::VenueAccountState;
 use futures_channel::{mpsc, oneshot};
@@ -14,9 +16,9 @@ use tidegate_ports::{
     BatchSnapshot, BoxClaim, BoxId, BoxOwner, InitAccount, MarketInterest, ModifyAccount, ModifySignature, NodeError,
     Reservation, ReservedKeys, Submission, Terms, TraderId,
 };
-use tidegate_protocol::keys::{AccountKey, BatchId, NodeId, OrderNonce, OrderPreimage};
+use tidegate_protocol::keys::{BatchId, NodeId, OrderNonce, OrderPreimage};
 use tidegate_protocol::order::{NodeTier, OrderState, SubmittedOrder};
-use tidegate_protocol::units::{BlockCount, BlockHeight, Sats, UnitCount};
+use tidegate_protocol::units::{BlockCount, BlockHeight, SatPerKw, Sats, UnitCount};
 
 /// Calls that wait to be served, at most.
 const QUEUE: usize = 1024;
@@ -38,7 +40,9 @@ pub(crate) enum Command {
     Status(Reply<Status>),
     BoxOwner(BoxId, BoxClaim, Reply<BoxOwner>),
     Wish(OperatorWish, Reply<()>),
-    Ban(AccountKey, Option<BlockCount>, Reply<()>),
+    Deposit(Sats, Option<SatPerKw>, Reply<Deposit>),
+    Ban(Banned, Option<BlockCount>, Reply<()>),
+    Bans(Reply<Vec<Ban>>),
     Tick(oneshot::Sender<TickOutcome>),
     Shutdown,
 }
@@ -107,6 +111,10 @@ pub struct Status {
     pub unconfirmed: usize,
     /// Value of the venue's own coin.
     pub master: Sats,
+    /// Deposits that are not part of it for good.
+    pub deposits: Vec<Deposit>,
+    /// What the operator wants of the next batch.
+    pub wish: OperatorWish,
     /// Accounts and nodes that are banned at the moment.
     pub banned: usize,
     /// Leased channels that have not matured.
@@ -257,18 +265,36 @@ impl Handle {
     /// replaces an earlier one; it is fulfilled, and over, when a batch was made.
     ///
     /// # Errors
-    /// [`ServeError::TooMany`], [`ServeError::PrevOutputs`].
+    /// [`ServeError::TooMany`], [`ServeError::WithdrawalTooLarge`], [`ServeError::PrevOutputs`].
     pub async fn wish(&self, wish: OperatorWish) -> Result<(), ServeError> {
         self.call(|reply| Command::Wish(wish, reply)).await
     }
 
-    /// The operator's own ban of an account, of this many blocks; nothing lifts a ban. What an account did before counts
-    /// for the length of its next one all the same.
+    /// Pays a deposit from the node's wallet, at this chain fee rate or the estimated one. It is stored before it is
+    /// published; when it is confirmed, the next batch takes it into the venue's own coin.
+    ///
+    /// # Errors
+    /// [`ServeError::DepositTooSmall`], [`ServeError::TooMany`], [`ServeError::Busy`] while another one is being made, and
+    /// [`ServeError::Node`] when the wallet can not pay it. Nothing was paid then.
+    pub async fn deposit(&self, value: Sats, rate: Option<SatPerKw>) -> Result<Deposit, ServeError> {
+        self.call(|reply| Command::Deposit(value, rate, reply)).await
+    }
+
+    /// The operator's own ban of an account or a node, of this many blocks; nothing lifts a ban. What an offender did
+    /// before counts for the length of its next one all the same.
     ///
     /// # Errors
     /// [`ServeError::NoAccount`].
-    pub async fn ban(&self, account: AccountKey, length: Option<BlockCount>) -> Result<(), ServeError> {
-        self.call(|reply| Command::Ban(account, length, reply)).await
+    pub async fn ban(&self, who: Banned, length: Option<BlockCount>) -> Result<(), ServeError> {
+        self.call(|reply| Command::Ban(who, length, reply)).await
+    }
+
+    /// The bans that are in force.
+    ///
+    /// # Errors
+    /// Only when the venue does not run.
+    pub async fn bans(&self) -> Result<Vec<Ban>, ServeError> {
+        self.call(Command::Bans).await
     }
 
     /// Runs one attempt to clear to its end. During another attempt it waits for a new one.

@@ -10,13 +10,14 @@ use crate::actor::Actor;
 use crate::bans::Banned;
 use crate::book::{LeaseRecord, Write};
 use crate::error::Halt;
+use crate::node::Watched;
 use bitcoin::opcodes::all as op;
 use bitcoin::script::Builder;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, XOnlyPublicKey};
 use bitcoin::taproot::{LeafVersion, TapLeafHash, TapNodeHash};
 use bitcoin::{CompressedPublicKey, OutPoint, ScriptBuf, Transaction};
 use serde::{Deserialize, Serialize};
-use tidegate_ports::{NodeError, VenueEnv, Watch};
+use tidegate_ports::{VenueEnv, Watch};
 use tidegate_protocol::keys::{AccountKey, NodeId};
 use tidegate_protocol::units::{BlockCount, BlockHeight};
 use tracing::{info, warn};
@@ -133,13 +134,13 @@ fn counterpart_scripts(payment: &PublicKey, lock: Option<BlockHeight>) -> Vec<Sc
     [plain, delayed(None)].into_iter().chain(locked).chain(taproot).collect()
 }
 
-impl<E: VenueEnv> Actor<'_, E> {
-    pub(crate) async fn watch_lease(&self, lease: &LeaseRecord) -> Result<(), NodeError> {
-        let height_hint = lease.height_hint.saturating_sub(crate::accounts::REORGANISATION);
-        let watch = Watch::Spend { outpoint: lease.channel, script: lease.script.clone(), height_hint };
-        self.node.watch(&format!("{LEASE}{}", lease.channel), watch).await
-    }
+pub(crate) fn lease_watch(lease: &LeaseRecord) -> Watched {
+    let height_hint = lease.height_hint.saturating_sub(crate::accounts::REORGANISATION);
+    let watch = Watch::Spend { outpoint: lease.channel, script: lease.script.clone(), height_hint };
+    (format!("{LEASE}{}", lease.channel), watch)
+}
 
+impl<E: VenueEnv> Actor<'_, E> {
     /// Leases of a batch start to run when its transaction is in a block.
     pub(crate) fn lease_starts(&self, transaction: &Transaction, height: BlockHeight) -> Vec<Write> {
         let txid = transaction.compute_txid();

@@ -17,6 +17,7 @@ mod bans;
 mod book;
 mod changes;
 mod config;
+mod deposits;
 mod error;
 mod execution;
 mod handle;
@@ -35,8 +36,10 @@ mod streams;
 mod witness;
 
 pub use actor::Venue;
+pub use bans::{Ban, Banned};
 pub use book::OperatorWish;
 pub use config::{Ratings, Sweep, VenueConfig};
+pub use deposits::{Deposit, DepositState};
 pub use error::{Gone, Halt, KeyMismatch, ServeClass, ServeError};
 pub use handle::{Handle, Status, TickOutcome, TickReason, venue};
 pub use machine::{AccountEvent, Transition, VenueAccountState, next};

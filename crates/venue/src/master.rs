@@ -9,7 +9,7 @@
 
 use crate::actor::Actor;
 use crate::book::{BatchRecord, MasterRecord, OperatorWish, Write};
-use crate::error::ServeError;
+use crate::error::{Halt, ServeError};
 use crate::proposal::Proposal;
 use crate::witness::strict_der;
 use bitcoin::hashes::{Hash, HashEngine, sha256};
@@ -20,7 +20,7 @@ use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid, Witness};
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_market::{Assembly, ExtraInput};
 use tidegate_ports::{NodeError, ScriptSpend, SignInput, Signer, VenueEnv};
-use tidegate_protocol::keys::{AuctioneerKey, BatchKey, KeyError};
+use tidegate_protocol::keys::{AuctioneerKey, BatchKey, KeyDescriptor, KeyError};
 use tidegate_protocol::script::{find_output, segwit_v0_sighash};
 use tidegate_protocol::units::{SatPerKw, Sats};
 use tracing::{info, warn};
@@ -42,29 +42,49 @@ fn tweak(batch: &BatchKey, auctioneer: &AuctioneerKey) -> [u8; 32] {
     sha256::Hash::from_engine(engine).to_byte_array()
 }
 
-fn tweaked(batch: &BatchKey, auctioneer: &AuctioneerKey) -> Result<PublicKey, KeyError> {
+fn tweaked(tweak: &[u8; 32], auctioneer: &AuctioneerKey) -> Result<PublicKey, KeyError> {
     let degenerate = || KeyError::Degenerate { what: "key of the master account" };
-    let scalar = Scalar::from_be_bytes(tweak(batch, auctioneer)).map_err(|_| degenerate())?;
+    let scalar = Scalar::from_be_bytes(*tweak).map_err(|_| degenerate())?;
     auctioneer.point().add_exp_tweak(&Secp256k1::verification_only(), &scalar).map_err(|_| degenerate())
 }
 
 /// One key, one signature: 35 bytes.
-fn witness_script(batch: &BatchKey, auctioneer: &AuctioneerKey) -> Result<ScriptBuf, KeyError> {
-    let key = tweaked(batch, auctioneer)?;
+fn witness_script(tweak: &[u8; 32], auctioneer: &AuctioneerKey) -> Result<ScriptBuf, KeyError> {
+    let key = tweaked(tweak, auctioneer)?;
     Ok(Builder::new().push_slice(key.serialize()).push_opcode(OP_CHECKSIG).into_script())
+}
+
+/// The script of a coin of the venue's.
+pub(crate) fn coin_script(tweak: &[u8; 32], auctioneer: &AuctioneerKey) -> Result<ScriptBuf, KeyError> {
+    Ok(witness_script(tweak, auctioneer)?.to_p2wsh())
 }
 
 /// Where the income of the batch before `next` goes.
 pub(crate) fn output_script(next: &BatchKey, auctioneer: &AuctioneerKey) -> Result<ScriptBuf, KeyError> {
-    Ok(witness_script(next, auctioneer)?.to_p2wsh())
+    coin_script(&tweak(next, auctioneer), auctioneer)
+}
+
+/// A coin of the venue's that a batch spends: the one of the batch before, or a deposit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Coin {
+    pub(crate) outpoint: OutPoint,
+    pub(crate) value: Sats,
+    /// The scalar that is added to our key for it.
+    pub(crate) tweak: [u8; 32],
+}
+
+impl Coin {
+    /// The coin as an input of a batch.
+    pub(crate) fn input(&self, auctioneer: &AuctioneerKey) -> Result<ExtraInput, KeyError> {
+        let script_pubkey = coin_script(&self.tweak, auctioneer)?;
+        let output = TxOut { value: self.value.into(), script_pubkey };
+        Ok(ExtraInput { outpoint: self.outpoint, output, witness_weight: WITNESS_WEIGHT })
+    }
 }
 
 impl MasterRecord {
-    /// The coin as an input of a batch.
-    pub(crate) fn input(&self, auctioneer: &AuctioneerKey) -> Result<ExtraInput, KeyError> {
-        let script_pubkey = output_script(&self.batch, auctioneer)?;
-        let output = TxOut { value: self.value.into(), script_pubkey };
-        Ok(ExtraInput { outpoint: self.outpoint, output, witness_weight: WITNESS_WEIGHT })
+    pub(crate) fn coin(&self, auctioneer: &AuctioneerKey) -> Coin {
+        Coin { outpoint: self.outpoint, value: self.value, tweak: tweak(&self.batch, auctioneer) }
     }
 
     /// The coin that a batch makes; nothing when it makes none.
@@ -118,42 +138,67 @@ pub(crate) fn raised(rate: SatPerKw, target: SatPerKw, assembly: &Assembly, batc
     SatPerKw::new(rate.get().saturating_add(steps.saturating_mul(LIFT_STEP)))
 }
 
+/// Puts the witnesses of the venue's own coins in place.
+pub(crate) async fn sign_coins<S: Signer>(
+    signer: &S,
+    key: &KeyDescriptor,
+    proposal: &Proposal,
+    transaction: &mut Transaction,
+) -> Result<(), NodeError> {
+    for coin in &proposal.coins {
+        let (at, witness) = sign_coin(signer, key, &proposal.assembly, coin).await?;
+        if let Some(input) = transaction.input.get_mut(at) {
+            input.witness = witness;
+        }
+    }
+    Ok(())
+}
+
+/// The witness of one of them, and which input it is for.
+async fn sign_coin<S: Signer>(
+    signer: &S,
+    key: &KeyDescriptor,
+    assembly: &Assembly,
+    coin: &Coin,
+) -> Result<(usize, Witness), NodeError> {
+    let bad = |reason: &str| NodeError::BadAnswer { call: "sign_input", reason: reason.to_owned() };
+    let at = assembly.transaction.input.iter().position(|input| input.previous_output == coin.outpoint);
+    let at = at.ok_or_else(|| bad("the venue's own coin is not spent"))?;
+    let auctioneer = AuctioneerKey::new(key.point);
+    let script = witness_script(&coin.tweak, &auctioneer).map_err(|error| bad(&error.to_string()))?;
+    let request = SignInput {
+        transaction: assembly.transaction.clone(),
+        input: at,
+        prev_outputs: assembly.prev_outputs.clone(),
+        key: *key,
+        tweak: coin.tweak,
+        spend: ScriptSpend::SegwitV0 { script: script.clone() },
+    };
+    let signature = signer.sign_input(&request).await?;
+    let message =
+        segwit_v0_sighash(&assembly.transaction, at, coin.value, &script).map_err(|error| bad(&error.to_string()))?;
+    let point = tweaked(&coin.tweak, &auctioneer).map_err(|error| bad(&error.to_string()))?;
+    let mut der = strict_der(&point, &message, &signature).ok_or_else(|| bad("an invalid signature"))?;
+    der.push(SIGHASH_ALL);
+    Ok((at, Witness::from_slice(&[der.as_slice(), script.as_bytes()])))
+}
+
 impl<E: VenueEnv> Actor<'_, E> {
     /// Our base key.
     pub(crate) fn auctioneer(&self) -> AuctioneerKey {
         AuctioneerKey::new(self.key.point)
     }
 
-    /// Puts the witness of the venue's own coin in place.
-    pub(crate) async fn sign_master(
-        &self,
-        proposal: &Proposal,
-        transaction: &mut Transaction,
-    ) -> Result<(), NodeError> {
-        let Some(coin) = &proposal.master else { return Ok(()) };
-        let bad = |reason: &str| NodeError::BadAnswer { call: "sign_input", reason: reason.to_owned() };
-        let at = transaction.input.iter().position(|input| input.previous_output == coin.outpoint);
-        let at = at.ok_or_else(|| bad("the venue's own coin is not spent"))?;
+    /// The coins that the next batch spends for the venue.
+    pub(crate) fn coins(&self) -> Vec<Coin> {
         let auctioneer = self.auctioneer();
-        let script = witness_script(&coin.batch, &auctioneer).map_err(|error| bad(&error.to_string()))?;
-        let request = SignInput {
-            transaction: proposal.assembly.transaction.clone(),
-            input: at,
-            prev_outputs: proposal.assembly.prev_outputs.clone(),
-            key: self.key,
-            tweak: tweak(&coin.batch, &auctioneer),
-            spend: ScriptSpend::SegwitV0 { script: script.clone() },
-        };
-        let signature = self.node.sign_input(&request).await?;
-        let message = segwit_v0_sighash(&proposal.assembly.transaction, at, coin.value, &script)
-            .map_err(|error| bad(&error.to_string()))?;
-        let key = tweaked(&coin.batch, &auctioneer).map_err(|error| bad(&error.to_string()))?;
-        let mut der = strict_der(&key, &message, &signature).ok_or_else(|| bad("an invalid signature"))?;
-        der.push(SIGHASH_ALL);
-        if let Some(input) = transaction.input.get_mut(at) {
-            input.witness = Witness::from_slice(&[der.as_slice(), script.as_bytes()]);
-        }
-        Ok(())
+        let deposits = self.deposited().map(|deposit| deposit.coin(&auctioneer));
+        self.book.master.iter().map(|master| master.coin(&auctioneer)).chain(deposits).collect()
+    }
+
+    /// What they are worth.
+    fn held(&self) -> Option<Sats> {
+        Sats::checked_sum(self.coins().iter().map(|coin| coin.value))
     }
 
     /// What the operator wants of the next batch; a later wish replaces an earlier one.
@@ -167,11 +212,12 @@ impl<E: VenueEnv> Actor<'_, E> {
         }
         let mut wanted = wish.withdrawals.iter().map(|output| output.value.to_sat());
         let wanted = wanted.try_fold(0u64, |sum, value| sum.checked_add(value));
-        let held = self.book.master.as_ref().map_or(Sats::ZERO, |master| master.value);
-        if wanted.is_none_or(|wanted| wanted > held.get()) {
-            return Err(ServeError::PrevOutputs("the withdrawals are more than the master account holds"));
+        let found = wanted.and_then(|wanted| Sats::new(wanted).ok()).unwrap_or(Sats::MAX);
+        let held = self.held().unwrap_or(Sats::ZERO);
+        if found > held {
+            return Err(ServeError::WithdrawalTooLarge { found, held });
         }
-        info!(withdrawals = found, rate = wish.rate.map(SatPerKw::get), "wish of the operator");
+        info!(withdrawals = found.get(), rate = wish.rate.map(SatPerKw::get), "wish of the operator");
         self.commit(vec![Write::Wish(wish)]).await?;
         Ok(())
     }
@@ -184,15 +230,17 @@ impl<E: VenueEnv> Actor<'_, E> {
 
     /// An address of the node's wallet, when the next batch is to pay the income there. A node that is away is no reason
     /// against a batch.
-    pub(crate) async fn prepare_sweep(&mut self) {
+    pub(crate) async fn prepare_sweep(&mut self) -> Result<(), Halt> {
         let due = self.sweep_value().is_some() && self.wallet_script.is_none();
         if !due {
-            return;
+            return Ok(());
         }
-        match self.node.new_address().await {
+        let node = self.node.clone();
+        match self.beside(node.new_address()).await? {
             Ok(script) => self.wallet_script = Some(script),
             Err(error) => warn!(%error, "the income stays where it is: the node's wallet gives no address"),
         }
+        Ok(())
     }
 
     fn sweep_value(&self) -> Option<Sats> {
@@ -217,6 +265,6 @@ impl<E: VenueEnv> Actor<'_, E> {
     pub(crate) fn wants_empty_batch(&self) -> bool {
         let wish = &self.book.wish;
         let bump = wish.rate.is_some() && self.book.batches.iter().any(|batch| !batch.confirmed);
-        self.book.master.is_some() && (bump || !wish.withdrawals.is_empty())
+        !self.coins().is_empty() && (bump || !wish.withdrawals.is_empty())
     }
 }

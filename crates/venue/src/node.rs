@@ -1,14 +1,16 @@
-//! The venue's node with a bounded patience: one owner serves everybody, so no call may keep it for long.
+//! The venue's node with a bounded patience: whoever waits for an answer gets one, if only that there is none.
 
+use bitcoin::psbt::Psbt;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{ScriptBuf, Transaction};
 use core::future::Future;
 use core::pin::pin;
 use core::sync::atomic::{AtomicU64, Ordering};
 use futures_util::{FutureExt, select_biased};
+use std::sync::Arc;
 use tidegate_ports::{
-    AddressKind, Chain, Clock, Musig2Request, NodeError, SessionId, SignInput, Signer, Timestamp, VenueEnv, Wallet,
-    Watch,
+    AddressKind, Chain, Clock, CoinLock, FundedPsbt, Musig2Request, NodeError, SessionId, SignInput, Signer, Timestamp,
+    VenueEnv, Wallet, Watch,
 };
 use tidegate_protocol::keys::{KeyDescriptor, KeyLocator, SharedSecret};
 use tidegate_protocol::musig2::{PartialSignature, PublicNonce};
@@ -21,17 +23,24 @@ pub(crate) const PATIENCE_MS: u64 = 10_000;
 /// cost its patience call by call.
 pub(crate) const RESPITE_MS: u64 = 20_000;
 
-/// The node's ports. A call that takes too long fails as [`NodeError::NotReady`]; its effect is unknown.
+/// The node's ports. A call that takes too long fails as [`NodeError::NotReady`]; its effect is unknown. Clones share
+/// what they learn.
 #[derive(Debug)]
 pub(crate) struct Node<'e, E> {
     env: &'e E,
     /// Until when no call is tried.
-    hung_until_ms: AtomicU64,
+    hung_until_ms: Arc<AtomicU64>,
+}
+
+impl<E> Clone for Node<'_, E> {
+    fn clone(&self) -> Self {
+        Node { env: self.env, hung_until_ms: Arc::clone(&self.hung_until_ms) }
+    }
 }
 
 impl<'e, E: VenueEnv> Node<'e, E> {
     pub(crate) fn new(env: &'e E) -> Node<'e, E> {
-        Node { env, hung_until_ms: AtomicU64::new(0) }
+        Node { env, hung_until_ms: Arc::default() }
     }
 
     async fn bounded<T>(
@@ -66,6 +75,18 @@ impl<'e, E: VenueEnv> Node<'e, E> {
         self.bounded("new_address", self.env.wallet().new_address(AddressKind::Taproot)).await
     }
 
+    pub(crate) async fn fund_psbt(&self, template: &Psbt, sat_per_vbyte: u64) -> Result<FundedPsbt, NodeError> {
+        self.bounded("fund_psbt", self.env.wallet().fund_psbt(template, sat_per_vbyte)).await
+    }
+
+    pub(crate) async fn finalize_psbt(&self, psbt: &Psbt) -> Result<Transaction, NodeError> {
+        self.bounded("finalize_psbt", self.env.wallet().finalize_psbt(psbt)).await
+    }
+
+    pub(crate) async fn release(&self, lock: &CoinLock) -> Result<(), NodeError> {
+        self.bounded("release", self.env.wallet().release(lock)).await
+    }
+
     pub(crate) async fn publish(&self, transaction: &Transaction, label: &str) -> Result<(), NodeError> {
         self.bounded("publish", self.env.wallet().publish(transaction, label)).await
     }
@@ -81,6 +102,17 @@ impl<'e, E: VenueEnv> Node<'e, E> {
     pub(crate) async fn unwatch(&self, name: &str) -> Result<(), NodeError> {
         self.bounded("unwatch", self.env.chain().unwatch(name)).await
     }
+}
+
+/// A watch and its name.
+pub(crate) type Watched = (String, Watch);
+
+/// Sets watches, up to the first that fails.
+pub(crate) async fn set<E: VenueEnv>(node: &Node<'_, E>, watches: &[Watched]) -> Result<(), NodeError> {
+    for (name, watch) in watches {
+        node.watch(name, watch.clone()).await?;
+    }
+    Ok(())
 }
 
 impl<E: VenueEnv> Signer for Node<'_, E> {

@@ -2,8 +2,8 @@
 
 use crate::actor::Actor;
 use crate::bans::Banned;
-use crate::book::{MasterRecord, OrderRecord};
-use crate::master::{lifts_parents, output_script, raised};
+use crate::book::{OperatorWish, OrderRecord};
+use crate::master::{Coin, lifts_parents, output_script, raised};
 use bitcoin::TxOut;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_market::{
@@ -41,8 +41,10 @@ pub(crate) struct Proposal {
     pub(crate) accounts: BTreeMap<AccountKey, AccountInput>,
     pub(crate) assembly: Assembly,
     pub(crate) participants: BTreeMap<StreamId, Participant>,
-    /// The venue's own coin that it spends.
-    pub(crate) master: Option<MasterRecord>,
+    /// The venue's own coins that it spends.
+    pub(crate) coins: Vec<Coin>,
+    /// What of the operator's wishes it fulfils.
+    pub(crate) wish: OperatorWish,
 }
 
 impl Proposal {
@@ -253,8 +255,8 @@ impl<E: VenueEnv> Actor<'_, E> {
     ) -> Result<Proposal, AssemblyError> {
         let accounts = self.inputs(&markets);
         let auctioneer = self.auctioneer();
-        let master = self.book.master.clone();
-        let extra_inputs = master.iter().map(|coin| coin.input(&auctioneer)).collect::<Result<Vec<_>, _>>()?;
+        let (coins, wish) = (self.coins(), self.book.wish.clone());
+        let extra_inputs = coins.iter().map(|coin| coin.input(&auctioneer)).collect::<Result<Vec<_>, _>>()?;
         let operator = output_script(&self.book.batch_key.next()?, &auctioneer)?;
         let assembly = assemble(&AssemblyRequest {
             markets: &markets,
@@ -268,7 +270,7 @@ impl<E: VenueEnv> Actor<'_, E> {
         })?;
         let participants = self.participants(&settlement);
         let (batch, height) = (self.book.batch_key, self.height);
-        Ok(Proposal { batch, height, fee_rate, markets, settlement, accounts, assembly, participants, master })
+        Ok(Proposal { batch, height, fee_rate, markets, settlement, accounts, assembly, participants, coins, wish })
     }
 
     /// Orders that may be matched at this fee rate, in order of arrival.

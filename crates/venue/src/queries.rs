@@ -1,6 +1,7 @@
 //! Answers that change nothing and never ask the node.
 
 use crate::actor::Actor;
+use crate::deposits::DepositRecord;
 use crate::error::ServeError;
 use crate::handle::Status;
 use std::collections::BTreeMap;
@@ -130,6 +131,8 @@ impl<E: VenueEnv> Actor<'_, E> {
             batches: self.book.batches.len(),
             unconfirmed: self.book.batches.iter().filter(|batch| !batch.confirmed).count(),
             master: self.book.master.as_ref().map_or(Sats::ZERO, |master| master.value),
+            deposits: self.book.deposits.values().map(DepositRecord::public).collect(),
+            wish: self.book.wish.clone(),
             banned: self.book.bans.values().filter(|ban| self.height < ban.end()).count(),
             leases: self.book.leases.len(),
             executing: !self.running.is_empty(),

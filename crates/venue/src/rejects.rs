@@ -6,21 +6,56 @@ use tidegate_ports::Timestamp;
 use tidegate_protocol::batch::{MatchRejectCode, RejectReason};
 use tidegate_protocol::keys::{AccountKey, OrderNonce};
 
-/// Accounts that are kept apart for a while, in memory only.
+/// Accounts that are kept apart for a while, in memory only: reporter and subject.
+///
+/// A channel fails most often because a node or a client was started again. So the first failed channel of a pair counts
+/// only until one of the two comes back on a new stream; the second one within that time counts in full, so that nobody
+/// is matched with a hopeless partner again and again.
+///
+/// # Source
+/// Protocol notes, auctioneer §14; how long is the venue's choice.
 #[derive(Debug, Default)]
-pub(crate) struct ConflictList(BTreeMap<(AccountKey, AccountKey), Timestamp>);
+pub(crate) struct ConflictList(BTreeMap<(AccountKey, AccountKey), Conflict>);
+
+/// Why and how long two accounts are kept apart.
+#[derive(Clone, Copy, Debug)]
+struct Conflict {
+    code: MatchRejectCode,
+    until: Timestamp,
+    /// It does not count any more, but is remembered.
+    lifted: bool,
+    /// It was lifted before.
+    repeated: bool,
+}
 
 impl ConflictList {
     /// Keeps the accounts apart until `until` at least.
-    pub(crate) fn insert(&mut self, reporter: AccountKey, subject: AccountKey, until: Timestamp) {
-        let entry = self.0.entry((reporter, subject)).or_default();
-        *entry = (*entry).max(until);
+    pub(crate) fn insert(
+        &mut self,
+        (reporter, subject): (AccountKey, AccountKey),
+        code: MatchRejectCode,
+        until: Timestamp,
+    ) {
+        let new = Conflict { code, until, lifted: false, repeated: false };
+        let known = self.0.entry((reporter, subject)).or_insert(new);
+        let until = known.until.max(until);
+        *known = Conflict { code, until, lifted: false, repeated: known.repeated || known.lifted };
     }
 
-    /// Those in force; the others are forgotten.
+    /// An account came back on a new stream: what hindered its channels may be over.
+    pub(crate) fn lift(&mut self, account: AccountKey) {
+        for ((reporter, subject), conflict) in &mut self.0 {
+            let concerned = *reporter == account || *subject == account;
+            if concerned && conflict.code == MatchRejectCode::ChannelFundingFailed && !conflict.repeated {
+                conflict.lifted = true;
+            }
+        }
+    }
+
+    /// Those in force; those whose time is over are forgotten.
     pub(crate) fn in_force(&mut self, now: Timestamp) -> Conflicts {
-        self.0.retain(|_, until| *until > now);
-        self.0.keys().copied().collect()
+        self.0.retain(|_, conflict| conflict.until > now);
+        self.0.iter().filter(|(_, conflict)| !conflict.lifted).map(|(pair, _)| *pair).collect()
     }
 }
 
@@ -38,6 +73,12 @@ pub(crate) struct Consequences {
 impl Consequences {
     pub(crate) fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.conflicts.is_empty() && self.liars.is_empty()
+    }
+
+    /// A channel with somebody who leaves the round anyway failed for that reason: nobody is kept apart for it.
+    pub(crate) fn forget_channels_with(&mut self, out: &BTreeSet<AccountKey>) {
+        self.conflicts
+            .retain(|(_, subject, code)| *code != MatchRejectCode::ChannelFundingFailed || !out.contains(subject));
     }
 
     pub(crate) fn extend(&mut self, other: Consequences) {
@@ -152,9 +193,32 @@ mod tests {
     #[test]
     fn conflicts_end_with_their_time() {
         let mut list = ConflictList::default();
-        list.insert(account(1), account(2), Timestamp(100));
-        list.insert(account(1), account(2), Timestamp(50));
+        let code = MatchRejectCode::ChannelFundingFailed;
+        list.insert((account(1), account(2)), code, Timestamp(100));
+        list.insert((account(1), account(2)), code, Timestamp(50));
         assert!(list.in_force(Timestamp(99)).contains(account(2), account(1)));
         assert!(!list.in_force(Timestamp(100)).contains(account(1), account(2)));
+    }
+
+    #[test]
+    fn a_first_failed_channel_counts_until_one_of_the_two_comes_back() {
+        let apart = |list: &mut ConflictList| list.in_force(Timestamp(1)).contains(account(1), account(2));
+        let pair = (account(1), account(2));
+        for back in [account(1), account(2)] {
+            let mut list = ConflictList::default();
+            list.insert(pair, MatchRejectCode::ChannelFundingFailed, Timestamp(100));
+            list.lift(account(3));
+            assert!(apart(&mut list), "a stranger's stream says nothing");
+            list.lift(back);
+            assert!(!apart(&mut list));
+            list.insert(pair, MatchRejectCode::ChannelFundingFailed, Timestamp(100));
+            list.lift(back);
+            assert!(apart(&mut list), "the second time it counts in full");
+            assert!(!list.in_force(Timestamp(100)).contains(account(1), account(2)), "and ends all the same");
+        }
+        let mut list = ConflictList::default();
+        list.insert(pair, MatchRejectCode::DuplicatePeer, Timestamp(100));
+        list.lift(account(1));
+        assert!(apart(&mut list), "a wish for new peers does not end with a stream");
     }
 }

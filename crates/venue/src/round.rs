@@ -6,7 +6,7 @@ use crate::book::OperatorWish;
 use crate::error::Halt;
 use crate::execution::Executed;
 use crate::handle::{TickOutcome, TickReason};
-use crate::proposal::{ClearingWork, Proposal};
+use crate::proposal::{ClearingWork, Participant, Proposal};
 use crate::rejects::Consequences;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_ports::{ClientMessage, NodeError, StreamId, VenueEnv};
@@ -116,11 +116,14 @@ impl<E: VenueEnv> Actor<'_, E> {
         self.refusals.clear();
         let mut failures = 0;
         for attempt in 1..=MAX_ATTEMPTS {
-            let rate = match self.refresh().await {
+            let rate = match self.refresh().await? {
                 Ok(rate) => rate,
                 Err(error) => return failed(TickReason::Node(error)),
             };
-            self.prepare_sweep().await;
+            self.prepare_sweep().await?;
+            if self.stopping {
+                return failed(TickReason::Stopping);
+            }
             let conflicts = self.conflicts.in_force(self.now());
             let rate = self.book.wish.rate.map_or(rate, |wished| wished.max(SatPerKw::FLOOR));
             let proposed = match self.propose(rate, &conflicts, &mut removed, work) {
@@ -150,7 +153,7 @@ impl<E: VenueEnv> Actor<'_, E> {
                 Executed::Node(error) => return failed(TickReason::Node(error)),
                 Executed::Failed(consequences) => {
                     failures += 1;
-                    self.bear(consequences, &mut removed).await?;
+                    self.bear(&proposal.participants, consequences, &mut removed).await?;
                 }
             }
         }
@@ -158,13 +161,24 @@ impl<E: VenueEnv> Actor<'_, E> {
     }
 
     /// Asks for height and fee rate anew: a long series of attempts must not outrun the traders' window for the height.
-    async fn refresh(&mut self) -> Result<SatPerKw, NodeError> {
-        self.height = self.node.best_height().await?;
-        self.estimate = self.node.estimate_fee(self.config.fee_conf_target).await?;
-        Ok(self.estimate.max(self.config.min_batch_fee_rate).max(SatPerKw::FLOOR))
+    async fn refresh(&mut self) -> Result<Result<SatPerKw, NodeError>, Halt> {
+        let (node, target) = (self.node.clone(), self.config.fee_conf_target);
+        let asked = async { Ok((node.best_height().await?, node.estimate_fee(target).await?)) };
+        Ok(match self.beside(asked).await? {
+            Ok((height, estimate)) => {
+                (self.height, self.estimate) = (height, estimate);
+                Ok(estimate.max(self.config.min_batch_fee_rate).max(SatPerKw::FLOOR))
+            }
+            Err(error) => Err(error),
+        })
     }
 
-    async fn bear(&mut self, consequences: Consequences, removed: &mut BTreeSet<OrderNonce>) -> Result<(), Halt> {
+    async fn bear(
+        &mut self,
+        participants: &BTreeMap<StreamId, Participant>,
+        consequences: Consequences,
+        removed: &mut BTreeSet<OrderNonce>,
+    ) -> Result<(), Halt> {
         if consequences.is_empty() {
             warn!("an attempt failed without a consequence");
         }
@@ -175,7 +189,18 @@ impl<E: VenueEnv> Actor<'_, E> {
                 MatchRejectCode::ChannelFundingFailed => self.config.funding_conflict_ms,
             };
             info!(%reporter, %subject, ?code, "accounts are kept apart");
-            self.conflicts.insert(reporter, subject, now.plus_ms(ms));
+            self.conflicts.insert((reporter, subject), code, now.plus_ms(ms));
+            // Whoever came back before the other side had reported it.
+            for account in [reporter, subject] {
+                let took_part = participants.iter().find(|(_, one)| one.accounts.contains(&account));
+                if self
+                    .streams
+                    .of_account(account)
+                    .is_some_and(|(now, _)| took_part.is_some_and(|(then, _)| *then != now))
+                {
+                    self.conflicts.lift(account);
+                }
+            }
         }
         removed.extend(consequences.remove);
         let liars: Vec<Banned> = consequences.liars.into_iter().map(Banned::Account).collect();
@@ -186,7 +211,7 @@ impl<E: VenueEnv> Actor<'_, E> {
     pub(crate) async fn collect(&mut self) -> Result<Option<BTreeMap<StreamId, Answer>>, Halt> {
         let deadline = self.now().plus_ms(self.config.step_timeout_ms);
         while self.collector.as_ref().is_some_and(|collector| !collector.is_complete()) && self.now() < deadline {
-            let until = self.housekeeping_deadline().map_or(deadline, |at| at.min(deadline));
+            let until = self.streams.next_deadline().map_or(deadline, |at| at.min(deadline));
             let event = self.next_event(Some(until)).await;
             self.handle(event).await?;
             if self.stopping {

@@ -1,18 +1,20 @@
 //! The end of a batch: stored at one stroke, then announced, then published.
 
-use crate::accounts::REORGANISATION;
+use crate::accounts::{REORGANISATION, SPEND, unwatch};
 use crate::actor::Actor;
 use crate::book::{
     AccountRecord, BatchRecord, DiffRecord, LeaseRecord, MarketRecord, MasterRecord, OperatorWish, OrderRecord,
     PairRecord, Receipt, Write,
 };
 use crate::error::Halt;
+use crate::leases::lease_watch;
 use crate::machine::{AccountEvent, Transition, next};
+use crate::node::{Watched, set};
 use crate::proposal::{Proposal, smallest_rest};
 use bitcoin::{OutPoint, Transaction};
 use std::collections::BTreeMap;
 use tidegate_market::Pair;
-use tidegate_ports::{NodeError, ServerMessage, Traders, VenueEnv, Watch};
+use tidegate_ports::{ServerMessage, Traders, VenueEnv, Watch};
 use tidegate_protocol::batch::Finalize;
 use tidegate_protocol::keys::OrderNonce;
 use tidegate_protocol::order::OrderState;
@@ -38,12 +40,16 @@ impl<E: VenueEnv> Actor<'_, E> {
         let receipt = self.commit(writes).await?;
         self.wallet_script = None;
         self.finalize(proposal, &receipt).await;
-        self.publish_unconfirmed().await;
-        for account in proposal.accounts.keys() {
-            self.unwatch_spend(*account).await;
-            self.watch_account_or_later(*account).await;
-        }
-        if let Err(error) = self.watch_new(&channels).await {
+        self.publish_unconfirmed().await?;
+        let watches = self.watches_after(proposal, &channels);
+        let node = self.node.clone();
+        let moved = async {
+            for account in proposal.accounts.keys() {
+                unwatch(&node, SPEND, *account).await;
+            }
+            set(&node, &watches).await
+        };
+        if let Err(error) = self.beside(moved).await? {
             warn!(batch = %proposal.batch, %error, "the batch can not be watched yet");
             self.chain_lost = true;
             self.repair_later();
@@ -51,15 +57,13 @@ impl<E: VenueEnv> Actor<'_, E> {
         Ok(())
     }
 
-    /// Watches the latest batch and its channels.
-    async fn watch_new(&self, channels: &[OutPoint]) -> Result<(), NodeError> {
-        if let Some(batch) = self.book.batches.last() {
-            self.watch_batch(batch).await?;
-        }
-        for lease in channels.iter().filter_map(|channel| self.book.leases.get(channel)) {
-            self.watch_lease(lease).await?;
-        }
-        Ok(())
+    /// The new outputs of the accounts, the latest batch and its channels.
+    fn watches_after(&self, proposal: &Proposal, channels: &[OutPoint]) -> Vec<Watched> {
+        let accounts = proposal.accounts.keys().filter_map(|account| self.book.accounts.get(account));
+        let accounts = accounts.flat_map(|record| self.account_watches(record));
+        let batch = self.book.batches.last().and_then(batch_watch);
+        let leases = channels.iter().filter_map(|channel| self.book.leases.get(channel)).map(lease_watch);
+        accounts.chain(batch).chain(leases).collect()
     }
 
     /// Exactly once, and only to the streams that answered the request to sign.
@@ -85,10 +89,14 @@ impl<E: VenueEnv> Actor<'_, E> {
         let mut writes = vec![
             Write::BatchKey(next_key),
             Write::Master(MasterRecord::made_by(&proposal.assembly, next_key, &self.auctioneer())),
-            Write::Wish(OperatorWish::default()),
             Write::Signed(Vec::new()),
             Write::Batch(Box::new(self.record(proposal, transaction))),
         ];
+        // A wish that came while the batch was made waits for the next one.
+        if self.book.wish == proposal.wish {
+            writes.push(Write::Wish(OperatorWish::default()));
+        }
+        writes.extend(self.spent_deposits(&proposal.coins, proposal.batch));
         for account in proposal.settlement.accounts.keys() {
             writes
                 .extend(self.book.accounts.get(account).map(|record| Write::Account(ending_account(record, proposal))));
@@ -139,30 +147,29 @@ impl<E: VenueEnv> Actor<'_, E> {
         }
     }
 
-    /// Hands every unconfirmed batch to the network, oldest first. Known ones are no error.
-    pub(crate) async fn publish_unconfirmed(&mut self) {
-        let mut failed = false;
-        for batch in self.book.batches.iter().filter(|batch| !batch.confirmed) {
-            let label = format!("batch {}", batch.id);
-            if let Err(error) = self.node.publish(&batch.transaction, &label).await {
-                warn!(batch = %batch.id, txid = %batch.transaction.compute_txid(), %error, "the batch can not be published yet");
-                failed = true;
+    /// Hands every unconfirmed batch to the network, oldest first, and the deposits before them. Known ones are no error.
+    pub(crate) async fn publish_unconfirmed(&mut self) -> Result<(), Halt> {
+        let deposits = self.unconfirmed_deposits();
+        let deposits =
+            deposits.map(|deposit| (format!("tidegate deposit {}", deposit.number), deposit.transaction.clone()));
+        let batches = self.book.batches.iter().filter(|batch| !batch.confirmed);
+        let batches = batches.map(|batch| (format!("batch {}", batch.id), batch.transaction.clone()));
+        let unconfirmed: Vec<(String, Transaction)> = deposits.chain(batches).collect();
+        let node = self.node.clone();
+        let published = self.beside(async {
+            let mut all = true;
+            for (label, transaction) in &unconfirmed {
+                if let Err(error) = node.publish(transaction, label).await {
+                    warn!(label, txid = %transaction.compute_txid(), %error, "a transaction can not be published yet");
+                    all = false;
+                }
             }
-        }
-        if failed {
+            all
+        });
+        if !published.await? {
             self.repair_later();
         }
-    }
-
-    pub(crate) async fn watch_batch(&self, batch: &BatchRecord) -> Result<(), NodeError> {
-        let Some(output) = batch.transaction.output.first() else { return Ok(()) };
-        let watch = Watch::Confirmation {
-            txid: batch.transaction.compute_txid(),
-            script: output.script_pubkey.clone(),
-            confirmations: 1,
-            height_hint: batch.height.saturating_sub(REORGANISATION),
-        };
-        self.node.watch(&format!("batch/{}", batch.id), watch).await
+        Ok(())
     }
 
     pub(crate) async fn on_batch_confirmed(
@@ -176,10 +183,21 @@ impl<E: VenueEnv> Actor<'_, E> {
         batch.confirmed = true;
         info!(batch = %batch.id, %txid, "batch confirmed");
         let mut writes = self.lease_starts(transaction, height);
+        writes.extend(self.collected_deposits(batch.id));
         writes.push(Write::Batch(Box::new(batch)));
         self.commit(writes).await?;
         Ok(())
     }
+}
+
+pub(crate) fn batch_watch(batch: &BatchRecord) -> Option<Watched> {
+    let watch = Watch::Confirmation {
+        txid: batch.transaction.compute_txid(),
+        script: batch.transaction.output.first()?.script_pubkey.clone(),
+        confirmations: 1,
+        height_hint: batch.height.saturating_sub(REORGANISATION),
+    };
+    Some((format!("batch/{}", batch.id), watch))
 }
 
 fn pair_record(pair: &Pair) -> PairRecord {

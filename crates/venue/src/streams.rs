@@ -204,7 +204,11 @@ impl<E: VenueEnv> Actor<'_, E> {
             return Step::Close(reason);
         }
         if self.book.accounts.contains_key(&account) {
+            let before = self.streams.of_account(account).map(|(id, _)| id);
             self.streams.subscribe(stream, account);
+            if before != Some(stream) {
+                self.conflicts.lift(account);
+            }
             info!(%account, stream = stream.0, "subscribed");
             Step::Send(ServerMessage::Success { account })
         } else if let Some(reserved) = self.book.reservations.get(&account) {

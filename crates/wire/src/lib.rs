@@ -17,6 +17,7 @@ pub mod batch;
 pub mod bounded;
 mod error;
 pub mod hashmail;
+pub mod json;
 pub mod market;
 pub mod operator;
 pub mod order;
@@ -38,6 +39,16 @@ pub use read::{
 #[allow(rustdoc::invalid_html_tags)] // a comment of the interface shows the form of a version so
 pub mod poolrpc {
     tonic::include_proto!("poolrpc");
+}
+
+/// What this program's own agents serve beside `poolrpc.Trader`.
+pub mod tidegate {
+    /// Service `Agent`, client and server, with its messages.
+    #[allow(missing_docs, unreachable_pub, clippy::all, clippy::as_conversions, clippy::unwrap_used)]
+    #[allow(rustdoc::invalid_html_tags)] // as in `poolrpc`
+    pub mod v1 {
+        tonic::include_proto!("tidegate.v1");
+    }
 }
 
 /// The node: the calls of lnd that this program makes. Clients only.

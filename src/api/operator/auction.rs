@@ -1,6 +1,7 @@
 //! What the venue says, our leases, and the daemon itself.
 
 use super::accounts::is_active;
+use super::agent::VERSION;
 use super::service::{Operator, gone, link_failed, malformed};
 use crate::venue::GrpcLink;
 use bitcoin::hashes::Hash as _;
@@ -12,9 +13,6 @@ use tidegate_protocol::order::{NodeTier, OwnOrder};
 use tidegate_trader::Lease;
 use tidegate_wire::{market, operator as wire, poolrpc as rpc};
 use tonic::Status;
-
-/// Name and version, as deployed daemons write it.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " commit=tidegate");
 
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)

@@ -21,8 +21,8 @@ pub(super) struct Guard<S, C> {
 }
 
 impl<S, C: Clock> Guard<S, C> {
-    pub(super) fn new(inner: S, keyring: Keyring, clock: C) -> Guard<S, C> {
-        Guard { inner, keyring: Arc::new(keyring), clock }
+    pub(super) fn new(inner: S, keyring: Arc<Keyring>, clock: C) -> Guard<S, C> {
+        Guard { inner, keyring, clock }
     }
 
     fn judge(&self, request: &http::Request<Body>) -> Result<(), Status> {
@@ -44,8 +44,15 @@ impl<S, C: Clock> Guard<S, C> {
     }
 }
 
+/// Address of a caller that did not come by gRPC's own listener.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) IpAddr);
+
 /// Address of the caller.
 fn peer(request: &http::Request<Body>) -> Option<IpAddr> {
+    if let Some(Peer(address)) = request.extensions().get::<Peer>() {
+        return Some(*address);
+    }
     let connection = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>()?;
     connection.get_ref().remote_addr().map(|address| address.ip())
 }

@@ -38,7 +38,21 @@ const AUTH_READ: Operation = ("auth", "read");
 /// All operations: those of `pool.macaroon`.
 const ALL: [Operation; 6] = [ACCOUNT_READ, ACCOUNT_WRITE, ORDER_READ, ORDER_WRITE, AUCTION_READ, AUTH_READ];
 
-/// What each call needs.
+/// Those of `readonly.macaroon`.
+const READ: [Operation; 4] = [ACCOUNT_READ, ORDER_READ, AUCTION_READ, AUTH_READ];
+
+/// What each call of `tidegate.v1.Agent` needs.
+const NEEDED_OF_AGENT: [(&str, &[Operation]); 7] = [
+    ("Status", &[ACCOUNT_READ, ORDER_READ]),
+    ("Stop", &[ORDER_WRITE]),
+    ("Resume", &[ORDER_WRITE]),
+    ("ReplaceOrder", &[ORDER_WRITE]),
+    ("Decisions", &[ORDER_READ]),
+    ("Ledger", &[ACCOUNT_READ]),
+    ("Limits", &[ORDER_READ]),
+];
+
+/// What each call of `poolrpc.Trader` needs.
 const NEEDED: [(&str, &[Operation]); 30] = [
     ("GetInfo", &[ACCOUNT_READ, ORDER_READ, AUCTION_READ, AUTH_READ]),
     ("StopDaemon", &[ACCOUNT_WRITE]),
@@ -74,8 +88,11 @@ const NEEDED: [(&str, &[Operation]); 30] = [
 
 /// What the call with this path needs; nothing when there is no such call.
 pub(super) fn needed(path: &str) -> Option<&'static [Operation]> {
-    let name = path.strip_prefix("/poolrpc.Trader/")?;
-    NEEDED.iter().find(|(method, _)| *method == name).map(|(_, operations)| *operations)
+    let (table, name): (&[(&str, &'static [Operation])], &str) = match path.strip_prefix("/poolrpc.Trader/") {
+        Some(name) => (&NEEDED, name),
+        None => (&NEEDED_OF_AGENT, path.strip_prefix("/tidegate.v1.Agent/")?),
+    };
+    table.iter().find(|(method, _)| *method == name).map(|(_, operations)| *operations)
 }
 
 /// Why a call is not let in.
@@ -129,7 +146,8 @@ impl std::fmt::Debug for Keyring {
 }
 
 impl Keyring {
-    /// The key in `root.key`, drawn at the first start; and `pool.macaroon` beside it, when it is missing.
+    /// The key in `root.key`, drawn at the first start; and `pool.macaroon` and `readonly.macaroon` beside it, when they
+    /// are missing.
     pub(super) fn ensure(folder: &Path, entropy: &impl Entropy) -> Result<Keyring, FilesError> {
         let path = folder.join("root.key");
         let drawn = hex::DisplayHex::to_lower_hex_string(&entropy.draw()[..]);
@@ -143,9 +161,11 @@ impl Keyring {
             reason: "it must hold 64 hexadecimal digits".to_owned(),
         })?;
         let keyring = Keyring(MacaroonKey::generate(&root));
-        let macaroon = folder.join("pool.macaroon");
-        if files::read(&macaroon)?.is_none() {
-            files::write_once(&macaroon, &keyring.bake(&ALL, entropy))?;
+        for (name, operations) in [("pool.macaroon", &ALL[..]), ("readonly.macaroon", &READ)] {
+            let macaroon = folder.join(name);
+            if files::read(&macaroon)?.is_none() {
+                files::write_once(&macaroon, &keyring.bake(operations, entropy))?;
+            }
         }
         Ok(keyring)
     }
@@ -260,6 +280,8 @@ mod tests {
                 .collect();
             assert_eq!(Value::Array(found), method["macaroon_permissions"], "{path}");
         }
+        assert_eq!(needed("/tidegate.v1.Agent/Stop"), Some(&[ORDER_WRITE][..]));
+        assert_eq!(needed("/tidegate.v1.Agent/GetInfo"), None);
         assert_eq!(needed("/poolrpc.Trader/Unknown"), None);
         assert_eq!(needed("/poolrpc.ChannelAuctioneer/Terms"), None);
     }

@@ -1,17 +1,19 @@
 //! Orders.
 
 use super::service::{Operator, gone, malformed, mixed_up, store_failed};
-use super::{Done, Wish};
+use super::wish::harmless;
+use super::{Done, Wish, WishError};
 use crate::venue::GrpcLink;
 use std::collections::BTreeMap;
-use tidegate_ports::{Store as _, StoreError, TraderEnv, VenueLink as _};
+use tidegate_ports::{Store as _, StoreError, Timestamp, TraderEnv, VenueLink as _};
 use tidegate_protocol::account::Account;
 use tidegate_protocol::fees::{quote, reserved_for};
 use tidegate_protocol::keys::{AccountKey, OrderNonce};
 use tidegate_protocol::order::{Order, OrderState, OwnOrder};
 use tidegate_protocol::units::{BlockCount, RatePerBillion, SatPerKw, Sats, UnitCount};
-use tidegate_trader::{NewOrder, OrderEvent, OrderEventKind, Status as State};
+use tidegate_trader::{NewOrder, OrderEvent, OrderEventKind, OrderLogEntry, OrderTurn, Status as State, SubmitError};
 use tidegate_wire::operator::{self as wire, OrderFacts, ShownOrder};
+use tidegate_wire::order::to_order_state;
 use tidegate_wire::poolrpc as rpc;
 use tonic::Status;
 
@@ -27,13 +29,16 @@ impl<E: TraderEnv<Link = GrpcLink>> Operator<E> {
         use rpc::submit_order_response::Details;
         let by = request.initiator.clone();
         let order = wire::from_submit(request).map_err(malformed)?;
-        match self.ask(Wish::Submit(Box::new(new_order(order)?)), &by).await? {
-            Done::Placed(nonce) => Ok(rpc::SubmitOrderResponse {
-                details: Some(Details::AcceptedOrderNonce(nonce.as_bytes().to_vec())),
-                updated_sidecar_ticket: String::new(),
-            }),
-            _ => Err(mixed_up()),
-        }
+        let details = match self.wishes.ask(Wish::Submit(Box::new(new_order(order)?)), &by).await {
+            Ok(Done::Placed(nonce)) => Details::AcceptedOrderNonce(nonce.as_bytes().to_vec()),
+            Ok(_) => return Err(mixed_up()),
+            // Not a failure of the call: clients show it as data.
+            Err(WishError::Submit(SubmitError::Invalid { nonce, reason })) => {
+                Details::InvalidOrder(invalid(nonce, &reason))
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(rpc::SubmitOrderResponse { details: Some(details), updated_sidecar_ticket: String::new() })
     }
 
     pub(super) async fn list_orders(&self, request: rpc::ListOrdersRequest) -> Result<rpc::ListOrdersResponse, Status> {
@@ -62,14 +67,14 @@ impl<E: TraderEnv<Link = GrpcLink>> Operator<E> {
     }
 
     /// What happened to each order, oldest first.
-    async fn order_log(&self) -> Result<BTreeMap<OrderNonce, Vec<OrderEvent>>, Status> {
+    async fn order_log(&self) -> Result<BTreeMap<OrderNonce, Vec<OrderLogEntry>>, Status> {
         let (_, rows) = self.env.store().load(&[EVENTS]).await.map_err(store_failed)?;
-        let mut log: BTreeMap<OrderNonce, Vec<OrderEvent>> = BTreeMap::new();
+        let mut log: BTreeMap<OrderNonce, Vec<OrderLogEntry>> = BTreeMap::new();
         for row in rows {
-            let event: OrderEvent = serde_json::from_str(&row.value).map_err(|error| {
+            let entry: OrderLogEntry = serde_json::from_str(&row.value).map_err(|error| {
                 store_failed(StoreError::Corrupt { table: row.table, key: row.key, reason: error.to_string() })
             })?;
-            log.entry(event.order).or_default().push(event);
+            log.entry(entry.order()).or_default().push(entry);
         }
         Ok(log)
     }
@@ -116,7 +121,17 @@ impl<E: TraderEnv<Link = GrpcLink>> Operator<E> {
     }
 }
 
-fn new_order(order: Order) -> Result<NewOrder, Status> {
+/// An order that the venue called invalid.
+pub(super) fn invalid(nonce: OrderNonce, reason: &str) -> rpc::InvalidOrder {
+    rpc::InvalidOrder {
+        order_nonce: nonce.as_bytes().to_vec(),
+        // The interface knows one class only.
+        fail_reason: rpc::invalid_order::FailReason::InvalidAmt.into(),
+        fail_string: harmless(reason),
+    }
+}
+
+pub(super) fn new_order(order: Order) -> Result<NewOrder, Status> {
     let units = order.units().map_err(|error| Status::invalid_argument(format!("Order.amt: {error}")))?;
     Ok(NewOrder {
         account: order.account,
@@ -149,13 +164,47 @@ fn created_ns(state: &State, nonce: OrderNonce) -> u64 {
 }
 
 /// What happened to an order, its making first.
-fn events(created_ns: u64, log: &[OrderEvent]) -> Vec<rpc::OrderEvent> {
+fn events(created_ns: u64, log: &[OrderLogEntry]) -> Vec<rpc::OrderEvent> {
     let created = rpc::OrderEvent {
         timestamp_ns: i64::try_from(created_ns).unwrap_or(i64::MAX),
         event_str: "OrderCreated".to_owned(),
         event: None,
     };
-    [created].into_iter().chain(log.iter().filter_map(to_event)).collect()
+    let told = log.iter().filter_map(|entry| match entry {
+        OrderLogEntry::Matched(event) => to_event(event),
+        OrderLogEntry::Turned(turn) => Some(to_update(turn)),
+    });
+    [created].into_iter().chain(told).collect()
+}
+
+fn timestamp_ns(at: Timestamp) -> i64 {
+    i64::try_from(at.0.saturating_mul(NS_PER_MS)).unwrap_or(i64::MAX)
+}
+
+/// A change of an order.
+///
+/// # Source
+/// Protocol notes, rpc §13.4 (texts).
+fn to_update(turn: &OrderTurn) -> rpc::OrderEvent {
+    let name = match turn.to {
+        OrderState::Submitted => "submitted",
+        OrderState::Cleared => "cleared",
+        OrderState::PartiallyFilled => "partially_filled",
+        OrderState::Executed => "executed",
+        OrderState::Canceled => "canceled",
+        OrderState::Expired => "expired",
+        OrderState::Failed => "failed",
+    };
+    let changed = rpc::UpdatedEvent {
+        previous_state: to_order_state(turn.from).into(),
+        new_state: to_order_state(turn.to).into(),
+        units_filled: turn.filled.get(),
+    };
+    rpc::OrderEvent {
+        timestamp_ns: timestamp_ns(turn.at),
+        event_str: format!("OrderUpdate({name})"),
+        event: Some(rpc::order_event::Event::StateChange(changed)),
+    }
 }
 
 /// An entry of the log, when the interface has a name for it.
@@ -180,7 +229,7 @@ fn to_event(event: &OrderEvent) -> Option<rpc::OrderEvent> {
         reject_reason: rpc::MatchRejectReason::None.into(),
     };
     Some(rpc::OrderEvent {
-        timestamp_ns: i64::try_from(event.at.0.saturating_mul(NS_PER_MS)).unwrap_or(i64::MAX),
+        timestamp_ns: timestamp_ns(event.at),
         event_str: format!("OrderMatch({name})"),
         event: Some(Event::Matched(matched)),
     })

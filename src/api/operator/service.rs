@@ -1,6 +1,7 @@
 //! The calls of the service, each handed to the part that knows it.
 
 use super::Done;
+use super::agent::About;
 use super::wish::{Wish, WishError, Wishes, harmless};
 use crate::runtime::Shutdown;
 use crate::venue::GrpcLink;
@@ -37,27 +38,33 @@ impl<E> fmt::Debug for Operator<E> {
 type Reason = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// The place of the operator: empty until the node answers.
-pub struct Stage<E> {
+pub struct Stage<E: TraderEnv> {
     operator: Arc<OnceLock<Operator<E>>>,
+    about: Option<Arc<About<E::Store>>>,
     waiting: Reason,
 }
 
-impl<E> fmt::Debug for Stage<E> {
+impl<E: TraderEnv> fmt::Debug for Stage<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stage").field("operator", &self.operator.get()).finish_non_exhaustive()
     }
 }
 
-impl<E> Clone for Stage<E> {
+impl<E: TraderEnv> Clone for Stage<E> {
     fn clone(&self) -> Self {
-        Stage { operator: Arc::clone(&self.operator), waiting: Arc::clone(&self.waiting) }
+        Stage { operator: Arc::clone(&self.operator), about: self.about.clone(), waiting: Arc::clone(&self.waiting) }
     }
 }
 
-impl<E> Stage<E> {
+impl<E: TraderEnv> Stage<E> {
     /// An empty one; `waiting` tells for what callers wait.
     pub fn new(waiting: impl Fn() -> Option<String> + Send + Sync + 'static) -> Stage<E> {
-        Stage { operator: Arc::default(), waiting: Arc::new(waiting) }
+        Stage { operator: Arc::default(), about: None, waiting: Arc::new(waiting) }
+    }
+
+    /// The same with what is known beforehand: without it `tidegate.v1` is not served.
+    pub fn with(self, about: About<E::Store>) -> Stage<E> {
+        Stage { about: Some(Arc::new(about)), ..self }
     }
 
     /// From now on calls are answered. A second operator is ignored.
@@ -65,7 +72,11 @@ impl<E> Stage<E> {
         let _ = self.operator.set(operator);
     }
 
-    fn operator(&self) -> Result<&Operator<E>, Status> {
+    pub(super) fn about(&self) -> Result<&About<E::Store>, Status> {
+        self.about.as_deref().ok_or_else(|| Status::unimplemented("this agent does not serve tidegate.v1"))
+    }
+
+    pub(super) fn operator(&self) -> Result<&Operator<E>, Status> {
         self.operator.get().ok_or_else(|| {
             let reason = (self.waiting)().unwrap_or_else(|| "the agent is starting".to_owned());
             Status::unavailable(harmless(&reason))
@@ -120,12 +131,12 @@ pub(super) fn quote_failed(error: QuoteError) -> Status {
 }
 
 /// The service.
-pub(super) struct TraderService<E> {
+pub(super) struct TraderService<E: TraderEnv> {
     stage: Stage<E>,
     shutdown: Shutdown,
 }
 
-impl<E> TraderService<E> {
+impl<E: TraderEnv> TraderService<E> {
     pub(super) fn new(stage: Stage<E>, shutdown: Shutdown) -> TraderService<E> {
         TraderService { stage, shutdown }
     }

@@ -8,7 +8,7 @@ use tidegate_protocol::account::Account;
 use tidegate_protocol::keys::OrderNonce;
 use tidegate_trader::{
     BumpAccount, BumpError, CancelError, CloseAccount, CloseError, DepositAccount, Gone, Modified, ModifyError,
-    NewOrder, OpenAccount, OpenError, Reaction, RenewAccount, SubmitError, WithdrawAccount,
+    NewOrder, OpenAccount, OpenError, Reaction, RenewAccount, ReplaceError, SubmitError, WithdrawAccount,
 };
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Status};
@@ -35,6 +35,10 @@ pub enum Wish {
     Submit(Box<NewOrder>),
     /// Cancel one.
     Cancel(OrderNonce),
+    /// Place an order in the place of an open one.
+    Replace(OrderNonce, Box<NewOrder>),
+    /// Do what the switch says: journal how it was turned and, when trading is stopped, cancel what is open.
+    Obey,
 }
 
 /// What came of a wish.
@@ -48,8 +52,19 @@ pub enum Done {
     Closed(Txid),
     /// The name of a new order.
     Placed(OrderNonce),
+    /// What became of the open orders when trading was stopped; nothing when it was resumed.
+    Obeyed(Cancelled),
     /// Nothing to tell.
     Nothing,
+}
+
+/// What became of the open orders when all of them were to be cancelled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cancelled {
+    /// They are in no book any more.
+    pub cancelled: Vec<OrderNonce>,
+    /// Not yet, and why.
+    pub left: Vec<(OrderNonce, String)>,
 }
 
 /// Why a wish was not carried out.
@@ -61,6 +76,14 @@ pub enum WishError {
     /// A promise was broken before: nothing is placed until a restart.
     #[error("trading is halted after a broken promise: find the cause in the log, then restart the agent")]
     Halted,
+    /// An operator stopped trading.
+    #[error("trading is stopped by {by}{}: resume it first", because(.why))]
+    Stopped {
+        /// Who.
+        by: String,
+        /// Why, in their own words.
+        why: String,
+    },
     /// What the gate must know could not be asked.
     #[error(transparent)]
     Node(#[from] NodeError),
@@ -85,16 +108,23 @@ pub enum WishError {
     /// As the trader says.
     #[error(transparent)]
     Cancel(#[from] CancelError),
+    /// As the trader says.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
     /// The agent ends.
     #[error(transparent)]
     Gone(#[from] Gone),
+}
+
+fn because(why: &str) -> String {
+    if why.is_empty() { String::new() } else { format!(" ({why})") }
 }
 
 impl WishError {
     /// What follows from it.
     pub fn reaction(&self) -> Reaction {
         match self {
-            WishError::Refused(_) | WishError::Halted => Reaction::DropIntent,
+            WishError::Refused(_) | WishError::Halted | WishError::Stopped { .. } => Reaction::DropIntent,
             WishError::Node(_) => Reaction::Retry,
             WishError::Journal(_) => Reaction::Exit,
             WishError::Open(error) => error.reaction(),
@@ -103,6 +133,7 @@ impl WishError {
             WishError::Bump(error) => error.reaction(),
             WishError::Submit(error) => error.reaction(),
             WishError::Cancel(error) => error.reaction(),
+            WishError::Replace(error) => error.reaction(),
             WishError::Gone(error) => error.reaction(),
         }
     }

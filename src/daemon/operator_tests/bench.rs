@@ -1,7 +1,7 @@
 //! A venue and agents without a strategy, each behind its API, on a simulated chain; and clients of the API.
 
 use crate::api::AgentMetrics;
-use crate::api::operator::{self, Operator, Stage, Wishes};
+use crate::api::operator::{self, About, Operator, Stage, Switch, Wishes};
 use crate::daemon::agent::{Desk, decide};
 use crate::daemon::brain::Brain;
 use crate::daemon::parts::{TraderParts, VenueParts};
@@ -23,6 +23,7 @@ use tidegate_trader::TraderConfig;
 use tidegate_venue::{Ratings, VenueConfig};
 use tidegate_wire::poolrpc as rpc;
 use tidegate_wire::poolrpc::trader_client::TraderClient;
+use tidegate_wire::tidegate::v1::agent_client::AgentClient;
 use tokio::task::JoinHandle;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -81,51 +82,87 @@ impl Market {
         Market { world, venue: handle, shutdown, address, clock, folder }
     }
 
+    /// Where an agent keeps everything.
+    pub(super) fn database(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.sqlite"))
+    }
+
     /// An agent without strategy whose node owns 10 BTC.
     pub(super) async fn agent(&self, name: &str, limits: Limits) -> Agent {
+        let (agent, enter) = self.waiting_agent(name, limits).await;
+        let mut client = agent.client().await;
+        let refused = client.get_info(rpc::GetInfoRequest {}).await.expect_err("the node is away");
+        assert_eq!(refused.message(), "waiting for the node: it is away");
+        enter();
+        agent
+    }
+
+    /// An agent whose node never answers.
+    pub(super) async fn agent_without_node(&self, name: &str, limits: Limits) -> Agent {
+        self.waiting_agent(name, limits).await.0
+    }
+
+    /// An agent that waits for its node, and what lets the node answer.
+    async fn waiting_agent(&self, name: &str, limits: Limits) -> (Agent, impl FnOnce()) {
         let node = self.world.add_node(name);
         self.world.fund(&node, Sats::constant(1_000_000_000)).expect("coins for everybody");
         self.world.mine(1);
-        let file = self.folder.path().join(format!("{name}.sqlite"));
+        let file = self.database(name);
         let store = SqliteStore::open(&file, "trader").await.expect("a new database");
         let journal = SqliteStore::open(&file, "journal").await.expect("a new database");
+        let switch = SqliteStore::open(&file, "switch").await.expect("a new database");
+        let switch = Switch::load(switch).await.expect("empty");
         let entropy = self.world.entropy(name);
         let link = GrpcLink::new(&self.address, Token::new(entropy.draw())).expect("an address");
         let (trader, flows) = tidegate_trader::trader(TraderConfig::default());
         let env: Arc<Env> = Arc::new(TraderParts { node, link, store, clock: self.clock.clone(), entropy });
-        let brain = Brain::<AnyStrategy, _>::load(None, RiskGate::new(limits), journal.clone()).await.expect("empty");
+        let gate = RiskGate::new(limits.clone());
+        let brain = Brain::<AnyStrategy, _>::load(None, gate, journal.clone()).await.expect("empty");
         let (wishes, asked) = Wishes::new();
-        let desk = Desk { trader: trader.clone(), metrics: AgentMetrics::new().expect("distinct names"), asked };
+        let metrics = AgentMetrics::new().expect("distinct names");
+        let desk = Desk { trader: trader.clone(), metrics: metrics.clone(), asked };
         let pause = Duration::from_secs(3_600);
+        let brain = brain.with_switch(switch.clone());
         let deciding = tokio::spawn(decide(brain, Arc::clone(&env), desk, pause, self.shutdown.clone()));
         let api = self.folder.path().join(name).join("regtest");
-        let bound = operator::bind("127.0.0.1:0".parse().expect("loopback"), &api, &SystemClock, &OsEntropy).await;
-        let bound = bound.expect("a port is free");
+        let anywhere = "127.0.0.1:0".parse().expect("loopback");
+        let mut bound = operator::bind(anywhere, &api, &SystemClock, &OsEntropy).await.expect("a port is free");
         let address = bound.address().expect("bound");
-        let stage = Stage::<Env>::new(|| Some("waiting for the node: it is away".to_owned()));
+        let rest = bound.bind_rest(anywhere).await.expect("a port is free");
+        let (network, venue, strategy) = ("regtest".to_owned(), self.address.clone(), String::new());
+        let about = About { network, venue, strategy, limits, switch, journal: journal.clone() };
+        let stage = Stage::<Env>::new(|| Some("waiting for the node: it is away".to_owned())).with(about);
         tokio::spawn(bound.serve(stage.clone(), SystemClock, self.shutdown.clone()));
-        let waiting = Agent { address, folder: api, journal, deciding };
-        let mut client = waiting.client().await;
-        let refused = client.get_info(rpc::GetInfoRequest {}).await.expect_err("the node is away");
-        assert_eq!(refused.message(), "waiting for the node: it is away");
-        let operator = Operator {
+        let network = bitcoin::Network::Regtest;
+        let agent = Agent {
+            address,
+            rest,
+            folder: api,
+            journal,
             env: Arc::clone(&env),
-            trader,
-            wishes,
-            network: bitcoin::Network::Regtest,
-            new_nodes_only: false,
+            trader: trader.clone(),
+            metrics,
+            deciding,
         };
-        tokio::spawn(async move { flows.run(&*env).await });
-        stage.enter(operator);
-        waiting
+        let operator = Operator { env: Arc::clone(&env), trader, wishes, network, new_nodes_only: false };
+        let enter = move || {
+            tokio::spawn(async move { flows.run(&*env).await });
+            stage.enter(operator);
+        };
+        (agent, enter)
     }
 }
 
 /// A running agent, seen from outside.
 pub(super) struct Agent {
     pub(super) address: SocketAddr,
+    /// Where the same calls are served as JSON.
+    pub(super) rest: SocketAddr,
     pub(super) folder: PathBuf,
     pub(super) journal: SqliteStore,
+    pub(super) env: Arc<Env>,
+    pub(super) trader: tidegate_trader::Handle,
+    pub(super) metrics: AgentMetrics,
     /// The task that decides and judges what is asked.
     pub(super) deciding: JoinHandle<anyhow::Result<()>>,
 }
@@ -137,14 +174,25 @@ impl Agent {
         self.client_with(&[&hex::DisplayHex::to_lower_hex_string(&macaroon[..])]).await
     }
 
+    /// A client of our own interface, with the macaroon in this file.
+    pub(super) async fn own_client(&self, macaroon: &str) -> AgentClient<InterceptedService<Channel, Sent>> {
+        let macaroon = std::fs::read(self.folder.join(macaroon)).expect("made at the start");
+        let macaroon = hex::DisplayHex::to_lower_hex_string(&macaroon[..]);
+        let macaroon = MetadataValue::try_from(macaroon).expect("ASCII");
+        AgentClient::with_interceptor(self.channel().await, Sent(vec![macaroon]))
+    }
+
     /// A client that sends these as macaroons.
     pub(super) async fn client_with(&self, macaroons: &[&str]) -> Client {
+        let sent = macaroons.iter().map(|macaroon| MetadataValue::try_from(*macaroon).expect("ASCII")).collect();
+        TraderClient::with_interceptor(self.channel().await, Sent(sent))
+    }
+
+    async fn channel(&self) -> Channel {
         let certificate = std::fs::read(self.folder.join("tls.cert")).expect("made at the start");
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(certificate)).domain_name("localhost");
         let endpoint = Endpoint::from_shared(format!("https://{}", self.address)).expect("an address");
-        let channel = endpoint.tls_config(tls).expect("our certificate").connect().await.expect("it listens");
-        let sent = macaroons.iter().map(|macaroon| MetadataValue::try_from(*macaroon).expect("ASCII")).collect();
-        TraderClient::with_interceptor(channel, Sent(sent))
+        endpoint.tls_config(tls).expect("our certificate").connect().await.expect("it listens")
     }
 }
 

@@ -156,7 +156,8 @@ async fn a_lease_is_told_by_both_sides() {
     let order = orders.bids[0].details.as_ref().expect("details");
     assert_eq!((order.units_unfulfilled, order.reserved_value_sat), (0, 0));
     let told: Vec<&str> = order.events.iter().map(|event| event.event_str.as_str()).collect();
-    for text in ["OrderMatch(prepare)", "OrderMatch(accepted)", "OrderMatch(signed)", "OrderMatch(finalized)"] {
+    let matched = ["OrderMatch(prepare)", "OrderMatch(accepted)", "OrderMatch(signed)", "OrderMatch(finalized)"];
+    for text in matched.into_iter().chain(["OrderUpdate(executed)"]) {
         assert!(told.contains(&text), "{text} is missing in {told:?}");
     }
     assert_batch_is_told(&mut buys, &cleared.serialize()).await;

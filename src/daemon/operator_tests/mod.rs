@@ -3,4 +3,9 @@
 mod access;
 mod bench;
 mod calls;
+mod cli;
+mod prometheus;
 mod refusals;
+mod rest;
+mod switch;
+mod watching;

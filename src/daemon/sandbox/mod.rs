@@ -3,6 +3,7 @@
 //! Real: scripts (checked by Bitcoin Core's code), keys and signatures, the venue's gRPC interface, SQLite, the flows
 //! and strategies of a live agent. Simulated: blocks, time, and the messages between the nodes of a channel.
 
+pub mod live;
 mod market;
 mod participant;
 mod report;

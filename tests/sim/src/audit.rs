@@ -1,5 +1,6 @@
 //! What must be true of a run as a whole: satoshi, books, fills and leases, compared across traders, venue and chain.
 
+use crate::ledger;
 use crate::process::Party;
 use crate::run::Run;
 use bitcoin::{OutPoint, Transaction, Txid};
@@ -39,6 +40,19 @@ struct VenuePair {
     units: UnitCount,
 }
 
+/// What a batch did to an account.
+#[derive(Debug, Deserialize)]
+struct VenueDiff {
+    chain_fee: Sats,
+}
+
+/// The venue's own coin.
+#[derive(Debug, Deserialize)]
+struct VenueCoin {
+    outpoint: OutPoint,
+    value: Sats,
+}
+
 #[derive(Debug, Deserialize)]
 struct VenueMarket {
     price: RatePerBillion,
@@ -49,8 +63,21 @@ struct VenueMarket {
 #[derive(Debug, Deserialize)]
 struct VenueBatch {
     transaction: Transaction,
+    /// Of the miners.
+    fee: Sats,
+    execution_fees: Sats,
     markets: BTreeMap<BlockCount, VenueMarket>,
+    accounts: BTreeMap<AccountKey, VenueDiff>,
     confirmed: bool,
+}
+
+impl VenueBatch {
+    /// What it left to the venue.
+    fn income(&self) -> i128 {
+        let sat = |sats: Sats| i128::from(sats.get());
+        let paid: i128 = self.accounts.values().map(|diff| sat(diff.chain_fee)).sum();
+        sat(self.execution_fees) + paid - sat(self.fee)
+    }
 }
 
 /// The venue's store.
@@ -59,6 +86,7 @@ pub(crate) struct VenueBook {
     accounts: BTreeMap<AccountKey, VenueAccount>,
     orders: BTreeMap<OrderNonce, VenueOrder>,
     batches: Vec<VenueBatch>,
+    coin: Option<VenueCoin>,
     reservations: usize,
 }
 
@@ -68,7 +96,7 @@ impl VenueBook {
             serde_json::from_str(value).expect("the venue wrote this row")
         }
         let mut book = VenueBook::default();
-        let tables = ["v_account", "v_reservation", "v_order", "v_batch"];
+        let tables = ["v_account", "v_reservation", "v_order", "v_batch", "v_meta"];
         let (_, rows) = venue.rows.load(&tables).now_or_never().and_then(Result::ok).unwrap_or_default();
         for row in rows {
             match row.table.as_str() {
@@ -81,6 +109,8 @@ impl VenueBook {
                     book.orders.insert(order.submitted.order.nonce, order);
                 }
                 "v_batch" => book.batches.push(parse(&row.value)),
+                "v_meta" if row.key == "master" => book.coin = parse(&row.value),
+                "v_meta" => {}
                 _ => book.reservations += 1,
             }
         }
@@ -90,6 +120,11 @@ impl VenueBook {
     /// Batches that were made.
     pub(crate) fn batches(&self) -> usize {
         self.batches.len()
+    }
+
+    /// The transactions of all batches.
+    pub(crate) fn transactions(&self) -> impl Iterator<Item = &Transaction> {
+        self.batches.iter().map(|batch| &batch.transaction)
     }
 
     fn made(&self, txid: Txid) -> bool {
@@ -109,7 +144,7 @@ impl VenueBook {
 pub(crate) struct Findings(pub(crate) Vec<String>);
 
 impl Findings {
-    fn expect(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
+    pub(crate) fn expect(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
         if !holds {
             self.0.push(otherwise());
         }
@@ -139,6 +174,7 @@ pub(crate) fn always(run: &Run) -> Findings {
     }
     for trader in &run.traders {
         let book = trader.party.record.book();
+        ledger::always(&mut findings, run, &trader.party, &book);
         let mut leased: BTreeMap<OrderNonce, u32> = BTreeMap::new();
         for lease in book.leases.values() {
             *leased.entry(lease.ours).or_default() += lease.units.get();
@@ -166,7 +202,29 @@ pub(crate) fn at_rest(run: &Run) -> Findings {
         money(&mut findings, run, &trader.party, &book);
     }
     leases(&mut findings, run, &venue);
+    ledger::at_rest(&mut findings, run);
+    income(&mut findings, run, &venue);
     findings
+}
+
+/// What the venue earned is in its own coin or in its wallet.
+fn income(findings: &mut Findings, run: &Run, venue: &VenueBook) {
+    let coin = venue.coin.as_ref().map_or(0, |coin| coin.value.get());
+    if let Some(coin) = &venue.coin {
+        let found = run.world.utxo(coin.outpoint).map(|output| output.value.to_sat());
+        findings.expect(found == Some(coin.value.get()), || {
+            format!("the venue's coin is {coin:?}, the chain has {found:?}")
+        });
+    }
+    let wallet = balance(&run.venue);
+    let earned: i128 = venue.batches.iter().map(VenueBatch::income).sum();
+    findings.expect(i128::from(coin) + i128::from(wallet) == earned, || {
+        format!("the venue earned {earned} sat; its coin has {coin}, its wallet {wallet}")
+    });
+}
+
+fn balance(party: &Party) -> u64 {
+    party.node.confirmed_balance().now_or_never().and_then(Result::ok).map_or(0, Sats::get)
 }
 
 /// Accounts are open or closed, and trader, venue and chain say the same of them.
@@ -180,6 +238,10 @@ fn accounts(findings: &mut Findings, run: &Run, party: &Party, book: &Book, venu
     findings.expect(book.reserving.is_none(), || format!("{name}: a reservation is left"));
     for (key, account) in &book.accounts {
         let there = venue.accounts.get(key);
+        // Reserved, never funded: the venue has forgotten it by now, or will.
+        if account.state == AccountState::CanceledAfterRecovery && account.outpoint.is_none() {
+            continue;
+        }
         let Some(there) = there else {
             findings.0.push(format!("{name}: the venue does not know account {key} ({:?})", account.state));
             continue;
@@ -244,7 +306,7 @@ fn channels(findings: &mut Findings, party: &Party, book: &Book) {
 
 /// Every satoshi that the trader got is in its wallet, in its accounts, or explained by a lease or a fee.
 fn money(findings: &mut Findings, run: &Run, party: &Party, book: &Book) {
-    let wallet = party.node.confirmed_balance().now_or_never().and_then(Result::ok).map_or(0, Sats::get);
+    let wallet = balance(party);
     let open = book.accounts.values();
     let open = open.filter(|account| matches!(account.state, AccountState::Open | AccountState::Expired));
     let in_accounts: u64 = open.map(|account| account.value.get()).sum();
@@ -272,7 +334,7 @@ fn cost(lease: &Lease) -> i128 {
 }
 
 /// The fee of a transaction of the trader's own, if it is in a block.
-fn fee_of(run: &Run, transaction: &Transaction) -> u64 {
+pub(crate) fn fee_of(run: &Run, transaction: &Transaction) -> u64 {
     let confirmed = run.world.transaction(transaction.compute_txid()).is_some_and(|(_, height)| height.is_some());
     if !confirmed {
         return 0;

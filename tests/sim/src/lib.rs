@@ -7,15 +7,23 @@
 
 mod audit;
 mod hub;
+mod ledger;
 mod link;
 mod plan;
+mod plant;
 mod process;
 mod record;
 mod run;
 mod script;
+mod tally;
+mod widen;
 
 pub use hub::{Hub, Tamper, WireRates};
-pub use plan::{AccountChange, NatureRates, Plan, PlannedChange, PlannedOrder, PlannedTrader, rerun};
+pub use plan::{
+    AccountChange, NatureRates, Plan, PlannedBump, PlannedChange, PlannedOperator, PlannedOrder, PlannedTrader, rerun,
+};
+pub use plant::Plant;
 pub use process::Party;
-pub use record::{Plant, Record, Violations};
+pub use record::{Record, Violations};
 pub use run::{Failure, Report, Run, TraderParty, run, run_with, twice};
+pub use tally::{Counts, Element};

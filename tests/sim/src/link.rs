@@ -1,6 +1,8 @@
 //! The two ends of the wire: a trader's link, and the venue's view of its traders.
 
 use crate::hub::{Hub, caller, carried, unreachable};
+use crate::plant::Plant;
+use crate::process::Party;
 use crate::record::Record;
 use prost::Message;
 use std::collections::BTreeMap;
@@ -26,6 +28,7 @@ pub(crate) struct SimLink {
     gate: Gate,
     record: Record,
     trader: TraderId,
+    plant: Option<Plant>,
     stream: Mutex<Option<StreamId>>,
 }
 
@@ -76,8 +79,9 @@ fn lost<T>() -> Result<T, LinkError> {
 
 impl SimLink {
     /// The link of one process of a trader.
-    pub(crate) fn new(hub: Hub, gate: Gate, record: Record, trader: TraderId) -> SimLink {
-        SimLink { hub, gate, record, trader, stream: Mutex::new(None) }
+    pub(crate) fn new(hub: Hub, party: &Party) -> SimLink {
+        let (gate, record) = (party.gate.clone(), party.record.clone());
+        SimLink { hub, gate, record, trader: party.id, plant: party.plant, stream: Mutex::new(None) }
     }
 
     fn stream(&self) -> Option<StreamId> {
@@ -197,6 +201,9 @@ impl VenueLink for SimLink {
 
     async fn cancel(&self, preimage: OrderPreimage) -> Result<(), LinkError> {
         let call = "CancelOrder";
+        if self.plant == Some(Plant::UnsentCancel) {
+            return Ok(());
+        }
         let message = order::to_cancel_request(&preimage);
         let message = &message;
         self.call(call, |venue| async move {

@@ -1,11 +1,14 @@
 //! What a seed means: who trades what and when, and how often everything goes wrong.
 
 use crate::hub::WireRates;
-use crate::record::Plant;
+use crate::plant::Plant;
+use crate::widen::widen;
 use tidegate_protocol::account::AccountVersion;
-use tidegate_protocol::order::OrderChannelType;
+use tidegate_protocol::order::{AnnouncementConstraint, AuctionType, ConfirmationConstraint, OrderChannelType};
 use tidegate_protocol::units::Sats;
 use tidegate_sandbox::{Cut, Random, Rates};
+use tidegate_trader::FeeRise;
+use tidegate_venue::Sweep;
 
 /// An order that a trader means to place.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +33,50 @@ pub struct PlannedOrder {
     pub self_balance: u64,
     /// Milliseconds after the start at which it is cancelled.
     pub cancel_at_ms: Option<u64>,
+    /// Market.
+    pub auction: AuctionType,
+    /// An ask's wish; a bid wants an unannounced channel when it says so, else an announced one.
+    pub announcement: AnnouncementConstraint,
+    /// An ask's wish; a bid wants a zero-conf channel when it says so, else a confirmed one.
+    pub confirmation: ConfirmationConstraint,
+    /// Milliseconds after the start at which another order takes its place, and the rate of that one.
+    pub replaced: Option<(u64, u32)>,
+    /// Number of the trader whose node it denies.
+    pub denies: Option<usize>,
+}
+
+impl Default for PlannedOrder {
+    /// A bid for one unit, as plain as can be.
+    fn default() -> PlannedOrder {
+        PlannedOrder {
+            at_ms: 0,
+            account: 0,
+            ask: false,
+            rate: 900,
+            units: 1,
+            min_units: 1,
+            max_fee_rate: 2_000,
+            channel_type: OrderChannelType::PeerDependent,
+            self_balance: 0,
+            cancel_at_ms: None,
+            auction: AuctionType::Inbound,
+            announcement: AnnouncementConstraint::None,
+            confirmation: ConfirmationConstraint::None,
+            replaced: None,
+            denies: None,
+        }
+    }
+}
+
+/// A raise of the fee of whatever of an account is unconfirmed from then on.
+#[derive(Clone, Copy, Debug)]
+pub struct PlannedBump {
+    /// Milliseconds after the start.
+    pub at_ms: u64,
+    /// Which of the trader's accounts.
+    pub account: usize,
+    /// Fee rate of both together, in sat/kW.
+    pub fee_rate: u64,
 }
 
 /// What an owner means to do to an account besides trading.
@@ -73,12 +120,37 @@ pub struct PlannedTrader {
     pub orders: Vec<PlannedOrder>,
     /// Deposits, withdrawals, renewals; one after the other.
     pub changes: Vec<PlannedChange>,
+    /// Raises of fees, one after the other.
+    pub bumps: Vec<PlannedBump>,
+    /// What becomes of its orders when the venue's fee rises.
+    pub on_fee_rise: FeeRise,
+    /// It wants channels with new peers only.
+    pub new_nodes_only: bool,
     /// Cancels and closes everything at the end.
     pub closes: bool,
     /// Defect planted in it.
     pub plant: Option<Plant>,
     /// Calls at which its processes end, one after the other.
     pub cuts: Vec<Cut>,
+}
+
+impl Default for PlannedTrader {
+    /// Somebody who does nothing.
+    fn default() -> PlannedTrader {
+        PlannedTrader {
+            name: String::new(),
+            accounts: Vec::new(),
+            expiry_blocks: LONG_LIFE,
+            orders: Vec::new(),
+            changes: Vec::new(),
+            bumps: Vec::new(),
+            on_fee_rise: FeeRise::Cancel,
+            new_nodes_only: false,
+            closes: false,
+            plant: None,
+            cuts: Vec::new(),
+        }
+    }
 }
 
 /// What happens to chain and nodes, in parts of a million per block.
@@ -98,6 +170,24 @@ pub struct NatureRates {
     pub fee_change: u32,
     /// So many blocks come at once that short-lived accounts expire.
     pub storm: u32,
+    /// The network loses an unconfirmed transaction.
+    pub lose: u32,
+    /// Somebody spends a coin of a deposit elsewhere that is in the last block: a reorganisation takes that back first.
+    pub undo_deposit: u32,
+    /// Somebody spends a coin of a deposit elsewhere that is in no block.
+    pub undo_waiting: u32,
+}
+
+/// What the venue's operator does.
+#[derive(Clone, Debug, Default)]
+pub struct PlannedOperator {
+    /// When the income goes to the node's wallet.
+    pub sweep: Option<Sweep>,
+    /// Milliseconds after the start, and satoshi that are then wanted from the venue's own coin.
+    pub withdrawals: Vec<(u64, u64)>,
+    /// Milliseconds after the start, and the rate of the execution fee from then on in parts of a million: the venue is
+    /// started anew with it.
+    pub fee_rise: Option<(u64, u32)>,
 }
 
 /// A whole run.
@@ -123,6 +213,8 @@ pub struct Plan {
     pub block_ms: u64,
     /// From batch to batch, in milliseconds.
     pub tick_ms: u64,
+    /// What the venue's operator does.
+    pub operator: PlannedOperator,
     /// Defect planted in the venue.
     pub venue_plant: Option<Plant>,
     /// Calls at which the venue's processes end.
@@ -143,26 +235,21 @@ const CHANNEL_TYPES: [OrderChannelType; 4] = [
 ];
 
 /// Names of the traders.
-const NAMES: [&str; 4] = ["alice", "bob", "carol", "dave"];
+pub(crate) const NAMES: [&str; 4] = ["alice", "bob", "carol", "dave"];
 
 /// A calm minute's worth of a trade, for crash tests: how long accounts take to open, a batch to be made.
 const SHORT_MS: u64 = 280_000;
 
 impl Plan {
     /// The shortest life that holds everything: a seller and a buyer open an account each, trade twice (the second match
-    /// partly fills an ask), pay in and out, renew, and close. Without faults.
+    /// partly fills an ask), replace and cancel an order, pay in and out, renew, raise a fee, and close. Without faults.
     pub fn short(version: AccountVersion) -> Plan {
         let order = |at_ms, ask, units| PlannedOrder {
             at_ms,
-            account: 0,
             ask,
             rate: if ask { 300 } else { 900 },
             units,
-            min_units: 1,
-            max_fee_rate: 2_000,
-            channel_type: OrderChannelType::PeerDependent,
-            self_balance: 0,
-            cancel_at_ms: None,
+            ..PlannedOrder::default()
         };
         let change = |at_ms, change, expiry_blocks| PlannedChange {
             at_ms,
@@ -178,16 +265,18 @@ impl Plan {
             expiry_blocks: LONG_LIFE,
             orders,
             changes,
+            bumps: vec![PlannedBump { at_ms: 140_000, account: 0, fee_rate: 2_000 }],
             closes: true,
-            plant: None,
-            cuts: Vec::new(),
+            ..PlannedTrader::default()
         };
+        // Nobody bids that much: it waits until it is replaced, and that one until the end.
+        let waiting = PlannedOrder { rate: 1_000, replaced: Some((110_000, 1_100)), ..order(90_000, true, 1) };
         Plan {
             traders: vec![
                 trader(
                     "alice",
                     Sats::constant(2_000_000),
-                    vec![order(0, true, 7)],
+                    vec![order(0, true, 7), waiting],
                     vec![change(150_000, AccountChange::Withdraw(150_000), Some(5_000))],
                 ),
                 trader(
@@ -204,12 +293,19 @@ impl Plan {
             calm_ms: 0,
             block_ms: 12_000,
             tick_ms: 30_000,
-            ..Plan::honest(1)
+            ..Plan::plain(1)
         }
     }
 
     /// The plan of a seed, without faults.
     pub fn honest(seed: u64) -> Plan {
+        let mut plan = Plan::plain(seed);
+        widen(&mut plan);
+        plan
+    }
+
+    /// The plan of a seed with the orders and changes that everybody knows, without faults.
+    fn plain(seed: u64) -> Plan {
         let mut random = Random::named(seed, "plan");
         let faults_ms = random.between(240_000, 600_000);
         let count = random.between(2, 4);
@@ -227,6 +323,7 @@ impl Plan {
             calm_ms: 300_000,
             block_ms: random.between(20_000, 60_000),
             tick_ms: random.between(20_000, 60_000),
+            operator: PlannedOperator::default(),
             venue_plant: None,
             venue_cuts: Vec::new(),
             rerun: rerun(&format!("TIDEGATE_SIM_HONEST=1 TIDEGATE_SIM_SEED={seed}")),
@@ -235,8 +332,30 @@ impl Plan {
 
     /// The plan of a seed, with the faults that it draws: some runs are calm in some respect.
     pub fn faulty(seed: u64) -> Plan {
+        let mut plan = Plan::narrow(seed);
+        widen(&mut plan);
+        let mut random = Random::named(seed, "more faults");
+        if random.chance(500_000) {
+            plan.nature.lose = part(&mut random, 400_000);
+        }
+        if random.chance(300_000) {
+            plan.nature.undo_deposit = part(&mut random, 600_000);
+            plan.nature.undo_waiting = plan.nature.undo_deposit / 2;
+        }
+        if random.chance(150_000) {
+            // Accounts that expire while they are used.
+            plan.nature.storm = small(random.between(100_000, 300_000));
+            let life = |trader: &mut PlannedTrader| trader.expiry_blocks = small(random.between(150, 250));
+            plan.traders.iter_mut().for_each(life);
+        }
+        plan.rerun = rerun(&format!("TIDEGATE_SIM_SEED={seed}"));
+        plan
+    }
+
+    /// What [`Plan::faulty`] was before plans became wider: seeds that found something then still mean the same.
+    pub fn narrow(seed: u64) -> Plan {
         let mut random = Random::named(seed, "faults");
-        let mut plan = Plan::honest(seed);
+        let mut plan = Plan::plain(seed);
         plan.trader_rates = rates(&mut random);
         plan.venue_rates = rates(&mut random);
         let mut rate = |max| if random.chance(600_000) { part(&mut random, max) } else { 0 };
@@ -255,6 +374,9 @@ impl Plan {
             disconnect: rate(200_000),
             fee_change: rate(500_000),
             storm: 0,
+            lose: 0,
+            undo_deposit: 0,
+            undo_waiting: 0,
         };
         plan.wire_rates.max_delay_ms = random.between(1, 20_000);
         plan.nature.max_depth = random.between(1, 6);
@@ -263,7 +385,7 @@ impl Plan {
             let life = |trader: &mut PlannedTrader| trader.expiry_blocks = small(random.between(150, 500));
             plan.traders.iter_mut().for_each(life);
         }
-        plan.rerun = rerun(&format!("TIDEGATE_SIM_SEED={seed}"));
+        plan.rerun = rerun(&format!("TIDEGATE_SIM_NARROW=1 TIDEGATE_SIM_SEED={seed}"));
         plan
     }
 }
@@ -273,7 +395,7 @@ pub fn rerun(environment: &str) -> String {
     format!("{environment} cargo test -p tidegate-sim --test sim -- rerun --nocapture")
 }
 
-fn small(number: u64) -> u32 {
+pub(crate) fn small(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(1)
 }
 
@@ -311,8 +433,7 @@ fn trader(random: &mut Random, name: &str, seller: bool, span_ms: u64, usual: Or
         orders,
         changes,
         closes,
-        plant: None,
-        cuts: Vec::new(),
+        ..PlannedTrader::default()
     }
 }
 
@@ -353,5 +474,6 @@ fn order(random: &mut Random, accounts: usize, seller: bool, span_ms: u64, usual
         channel_type: if random.chance(850_000) { usual } else { *random.pick(&CHANNEL_TYPES) },
         self_balance,
         cancel_at_ms: random.chance(200_000).then(|| at_ms + random.between(1_000, 120_000)),
+        ..PlannedOrder::default()
     }
 }

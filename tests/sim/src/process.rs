@@ -2,7 +2,9 @@
 
 use crate::hub::Hub;
 use crate::link::{SimLink, SimTraders};
-use crate::record::{Audited, Plant, PlantedStore, Record, Violations};
+use crate::plant::{Plant, PlantedChain, PlantedStore};
+use crate::record::{Audited, Record, Violations};
+use crate::tally::Tally;
 use core::pin::pin;
 use futures_util::future::{Either, select};
 use std::cell::{Cell, RefCell};
@@ -35,15 +37,18 @@ pub struct Party {
     violations: Violations,
 }
 
+/// Where everything that is noticed in a run goes.
+#[derive(Clone, Default)]
+pub(crate) struct Watched {
+    /// What is wrong.
+    pub(crate) violations: Violations,
+    /// What happened.
+    pub(crate) tally: Tally,
+}
+
 impl Party {
     /// A participant with a node of its own.
-    pub(crate) fn new(
-        name: &str,
-        node: SandboxNode,
-        gate: Gate,
-        violations: Violations,
-        plant: Option<Plant>,
-    ) -> Party {
+    pub(crate) fn new(name: &str, node: SandboxNode, gate: Gate, watched: Watched, plant: Option<Plant>) -> Party {
         let (rows, world) = (MemoryStore::new(), node.world().clone());
         let mut id = [0; 32];
         name.bytes().zip(&mut id).for_each(|(byte, place)| *place = byte);
@@ -52,12 +57,12 @@ impl Party {
             node,
             rows: rows.clone(),
             gate,
-            record: Record::new(name, world, rows, violations.clone()),
+            record: Record::new(name, world, rows, watched.clone()),
             id: TraderId(id),
             pause_ms: 3_000,
             lives: Cell::new(0),
             plant,
-            violations,
+            violations: watched.violations,
         }
     }
 
@@ -67,6 +72,11 @@ impl Party {
 
     fn node(&self) -> Gated<SandboxNode> {
         Gated::new(self.gate.clone(), self.node.clone(), self.node.clone())
+    }
+
+    fn chain(&self) -> Gated<PlantedChain> {
+        let chain = PlantedChain::new(self.node.clone(), self.plant);
+        Gated::new(self.gate.clone(), chain, self.node.clone())
     }
 
     fn keys(&self, trader: bool) -> Gated<Audited> {
@@ -85,6 +95,7 @@ impl Party {
 /// The ports of a trader's process.
 pub(crate) struct TraderPorts {
     keys: Gated<Audited>,
+    chain: Gated<PlantedChain>,
     node: Gated<SandboxNode>,
     link: SimLink,
     store: FaultyStore<PlantedStore>,
@@ -95,7 +106,7 @@ pub(crate) struct TraderPorts {
 impl TraderEnv for TraderPorts {
     type Wallet = Gated<Audited>;
     type Signer = Gated<Audited>;
-    type Chain = Gated<SandboxNode>;
+    type Chain = Gated<PlantedChain>;
     type Channels = Gated<SandboxNode>;
     type NodeData = Gated<SandboxNode>;
     type Link = SimLink;
@@ -109,8 +120,8 @@ impl TraderEnv for TraderPorts {
     fn signer(&self) -> &Gated<Audited> {
         &self.keys
     }
-    fn chain(&self) -> &Gated<SandboxNode> {
-        &self.node
+    fn chain(&self) -> &Gated<PlantedChain> {
+        &self.chain
     }
     fn channels(&self) -> &Gated<SandboxNode> {
         &self.node
@@ -136,16 +147,23 @@ impl TraderEnv for TraderPorts {
 pub(crate) type TraderHandle = Rc<RefCell<Option<tidegate_trader::Handle>>>;
 
 /// Runs a trader for ever, life after life.
-pub(crate) async fn run_trader(party: Rc<Party>, handle: TraderHandle, hub: Hub, clock: SimClock) {
+pub(crate) async fn run_trader(
+    party: Rc<Party>,
+    config: TraderConfig,
+    handle: TraderHandle,
+    hub: Hub,
+    clock: SimClock,
+) {
     loop {
         party.gate.revive();
         party.lives.set(party.lives.get() + 1);
-        let (access, trader) = tidegate_trader::trader(TraderConfig::default());
+        let (access, trader) = tidegate_trader::trader(config.clone());
         handle.replace(Some(access));
         let ports = TraderPorts {
             keys: party.keys(true),
+            chain: party.chain(),
             node: party.node(),
-            link: SimLink::new(hub.clone(), party.gate.clone(), party.record.clone(), party.id),
+            link: SimLink::new(hub.clone(), &party),
             store: party.store(),
             clock: clock.clone(),
             entropy: party.node.world().entropy(&party.name),
@@ -163,7 +181,7 @@ pub(crate) async fn run_trader(party: Rc<Party>, handle: TraderHandle, hub: Hub,
 /// The ports of a venue's process.
 pub(crate) struct VenuePorts {
     keys: Gated<Audited>,
-    node: Gated<SandboxNode>,
+    chain: Gated<PlantedChain>,
     traders: SimTraders,
     store: FaultyStore<PlantedStore>,
     clock: SimClock,
@@ -173,7 +191,7 @@ pub(crate) struct VenuePorts {
 impl VenueEnv for VenuePorts {
     type Wallet = Gated<Audited>;
     type Signer = Gated<Audited>;
-    type Chain = Gated<SandboxNode>;
+    type Chain = Gated<PlantedChain>;
     type Traders = SimTraders;
     type Store = FaultyStore<PlantedStore>;
     type Clock = SimClock;
@@ -185,8 +203,8 @@ impl VenueEnv for VenuePorts {
     fn signer(&self) -> &Gated<Audited> {
         &self.keys
     }
-    fn chain(&self) -> &Gated<SandboxNode> {
-        &self.node
+    fn chain(&self) -> &Gated<PlantedChain> {
+        &self.chain
     }
     fn traders(&self) -> &SimTraders {
         &self.traders
@@ -202,16 +220,16 @@ impl VenueEnv for VenuePorts {
     }
 }
 
-/// Runs a venue for ever, life after life.
-pub(crate) async fn run_venue(party: Rc<Party>, config: VenueConfig, hub: Hub, clock: SimClock) {
+/// Runs a venue for ever, life after life, each with the configuration of its beginning.
+pub(crate) async fn run_venue(party: Rc<Party>, config: Rc<RefCell<VenueConfig>>, hub: Hub, clock: SimClock) {
     loop {
         party.gate.revive();
         party.lives.set(party.lives.get() + 1);
-        let (access, venue) = tidegate_venue::venue(config.clone());
+        let (access, venue) = tidegate_venue::venue(config.borrow().clone());
         hub.set_venue(Some(access));
         let ports = VenuePorts {
             keys: party.keys(false),
-            node: party.node(),
+            chain: party.chain(),
             traders: SimTraders::new(hub.clone(), party.gate.clone()),
             store: party.store(),
             clock: clock.clone(),

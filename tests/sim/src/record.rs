@@ -4,6 +4,8 @@
 //! Does: find a nonce that signs twice, a signature that leaves before what it makes true is durable, and two different
 //! spends of one output of which the first was not superseded. Never does: change what it sees, but for planted defects.
 
+use crate::plant::Plant;
+use crate::process::Watched;
 use bitcoin::psbt::Psbt;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
@@ -11,8 +13,8 @@ use futures_util::FutureExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidegate_ports::{
-    AddressKind, Bump, Change, ClientMessage, CoinLock, FundedPsbt, Musig2Request, NodeError, Row, Sequence,
-    ServerMessage, SessionId, SignInput, Signer, Store, StoreError, Wallet, WalletTransaction,
+    AddressKind, Bump, ClientMessage, CoinLock, FundedPsbt, Musig2Request, NodeError, ServerMessage, SessionId,
+    SignInput, Signer, Store, Wallet, WalletTransaction,
 };
 use tidegate_protocol::account::{Account, AccountState};
 use tidegate_protocol::batch::BatchSignatures;
@@ -21,19 +23,6 @@ use tidegate_protocol::musig2::{PartialSignature, PublicNonce};
 use tidegate_protocol::units::{SatPerKw, Sats};
 use tidegate_sandbox::{MemoryStore, SandboxNode, World};
 use tidegate_trader::{Book, Standing, TABLES};
-
-/// A defect that a test plants in a participant, to see that it is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plant {
-    /// The signer repeats its first nonce.
-    RepeatedNonce,
-    /// The store says that it wrote rows of this table, but does not.
-    ForgottenRows(&'static str),
-    /// The store never writes that a batch was superseded.
-    ForgottenSuperseding,
-    /// The store writes only the first half of a commit with several changes, and fails.
-    TornCommits,
-}
 
 /// What went wrong so far, in sentences. Clones are the same list.
 #[derive(Clone, Debug, Default)]
@@ -84,14 +73,14 @@ pub struct Record {
     name: String,
     world: World,
     store: MemoryStore,
-    violations: Violations,
+    watched: Watched,
     inner: Arc<Mutex<Inner>>,
 }
 
 impl Record {
     /// An empty record of the participant with this store.
-    pub fn new(name: &str, world: World, store: MemoryStore, violations: Violations) -> Record {
-        Record { name: name.to_owned(), world, store, violations, inner: Arc::default() }
+    pub(crate) fn new(name: &str, world: World, store: MemoryStore, watched: Watched) -> Record {
+        Record { name: name.to_owned(), world, store, watched, inner: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -99,7 +88,7 @@ impl Record {
     }
 
     fn violated(&self, what: &str) {
-        self.violations.add(format!("{}: {what}", self.name));
+        self.watched.violations.add(format!("{}: {what}", self.name));
     }
 
     /// What the trader's store holds at this moment.
@@ -194,6 +183,9 @@ impl Record {
         let txid = transaction.compute_txid();
         let inputs: Vec<OutPoint> = transaction.input.iter().map(|input| input.previous_output).collect();
         let book = if trader { self.book() } else { Book::default() };
+        if let Some(change) = book.changes.get(&txid) {
+            self.watched.tally.changed(change);
+        }
         {
             let mut inner = self.lock();
             inner.own.insert(txid, transaction.clone());
@@ -210,7 +202,7 @@ impl Record {
     }
 
     /// The wallet paid for something that may be replaced by it later.
-    fn pays(&self, transaction: &Transaction) {
+    pub(crate) fn pays(&self, transaction: &Transaction) {
         self.lock().own.insert(transaction.compute_txid(), transaction.clone());
     }
 
@@ -357,45 +349,5 @@ impl Signer for Audited {
 
     async fn musig2_cleanup(&self, session: SessionId) -> Result<(), NodeError> {
         self.node.musig2_cleanup(session).await
-    }
-}
-
-/// A store with its planted defect, if any.
-#[derive(Clone, Debug)]
-pub(crate) struct PlantedStore {
-    rows: MemoryStore,
-    plant: Option<Plant>,
-}
-
-impl PlantedStore {
-    /// These rows, and this defect.
-    pub(crate) fn new(rows: MemoryStore, plant: Option<Plant>) -> PlantedStore {
-        PlantedStore { rows, plant }
-    }
-
-    fn keeps(&self, change: &Change) -> bool {
-        match (self.plant, change) {
-            (Some(Plant::ForgottenRows(forgotten)), Change::Put { table, .. }) => *table != forgotten,
-            (Some(Plant::ForgottenSuperseding), Change::Put { table, value, .. }) => {
-                *table != "staged" || !value.contains("Superseded")
-            }
-            (Some(_) | None, _) => true,
-        }
-    }
-}
-
-impl Store for PlantedStore {
-    async fn load(&self, tables: &[&'static str]) -> Result<(Sequence, Vec<Row>), StoreError> {
-        self.rows.load(tables).await
-    }
-
-    async fn apply(&self, expected: Sequence, changes: &[Change]) -> Result<Sequence, StoreError> {
-        if let (Some(Plant::TornCommits), 2..) = (self.plant, changes.len()) {
-            let (half, _) = changes.split_at(changes.len() / 2);
-            self.rows.apply(expected, half).await?;
-            return Err(StoreError::Failed { reason: "the medium failed in the middle".to_owned() });
-        }
-        let kept: Vec<Change> = changes.iter().filter(|change| self.keeps(change)).cloned().collect();
-        self.rows.apply(expected, &kept).await
     }
 }

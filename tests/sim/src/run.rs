@@ -2,22 +2,25 @@
 
 use crate::audit;
 use crate::hub::{Hub, WireRates};
-use crate::plan::{NatureRates, Plan};
-use crate::process::{Party, TraderHandle, run_trader, run_venue};
+use crate::plan::{NatureRates, Plan, PlannedOperator};
+use crate::process::{Party, TraderHandle, Watched, run_trader, run_venue};
 use crate::record::Violations;
 use crate::script::{Script, Stage};
+use crate::tally::{self, Counts, Element, Tally};
+use bitcoin::TxOut;
 use futures_util::FutureExt;
-use std::cell::Cell;
+use futures_util::future::join;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
-use tidegate_auditor::Auditor;
-use tidegate_ports::{Clock, Sequence, Signer, Store, Timestamp};
+use tidegate_auditor::{Auditor, Rule};
+use tidegate_ports::{AddressKind, Clock, Sequence, Signer, Store, Timestamp, Wallet};
 use tidegate_protocol::account::AccountState;
 use tidegate_protocol::keys::{FAMILY_AUCTIONEER, KeyLocator};
 use tidegate_protocol::units::{BlockHeight, SatPerKw, Sats};
 use tidegate_sandbox::{Cut, Executor, GENESIS_HEIGHT, Gate, Random, Rates, SimClock, World};
-use tidegate_trader::Book;
-use tidegate_venue::VenueConfig;
+use tidegate_trader::{Book, ChangeKind, OwnChange, TraderConfig};
+use tidegate_venue::{OperatorWish, VenueConfig};
 
 /// When every run begins.
 const START: Timestamp = Timestamp(1_700_000_000_000);
@@ -58,6 +61,7 @@ pub struct Run {
     hub: Hub,
     stage: Rc<Stage>,
     calm: Rc<Cell<bool>>,
+    tally: Tally,
     seed: u64,
     /// Commits of all stores at the last audit.
     audited: Vec<Option<Sequence>>,
@@ -82,6 +86,8 @@ pub struct Report {
     pub duration_ms: u64,
     /// Calls of each process through its gate: the venue's, then the traders'.
     pub calls: Vec<u64>,
+    /// What happened, and how often.
+    pub happened: Counts,
 }
 
 /// A run that went wrong.
@@ -125,7 +131,7 @@ pub fn run_with(plan: &Plan, plant: impl FnOnce(&Run)) -> Result<Report, Failure
     let result = run.live(plan);
     let mut findings: Vec<String> = result.err().into_iter().flatten().collect();
     findings.extend(run.violations.list());
-    findings.extend(run.judged());
+    findings.extend(run.judged(plan.operator.fee_rise.is_some()));
     let report = run.report();
     if findings.is_empty() {
         Ok(report)
@@ -140,6 +146,7 @@ fn venue_config(plan: &Plan) -> VenueConfig {
         step_timeout_ms: 15_000,
         funding_conflict_ms: 30_000,
         duplicate_peer_conflict_ms: 30_000,
+        sweep: plan.operator.sweep,
         ..VenueConfig::usual("regtest")
     }
 }
@@ -170,13 +177,18 @@ impl Run {
         let clock = executor.clock();
         let hub = Hub::new(seed, clock.clone(), auditor(&world));
         let violations = Violations::default();
+        let tally = Tally::default();
         let party = |name: &str, plant| {
             let gate = Gate::new(seed, name, clock.clone());
-            Rc::new(Party::new(name, world.add_node(name), gate, violations.clone(), plant))
+            let watched = Watched { violations: violations.clone(), tally: tally.clone() };
+            Rc::new(Party::new(name, world.add_node(name), gate, watched, plant))
         };
         let venue = party("venue", plan.venue_plant);
-        executor.spawn("venue", run_venue(Rc::clone(&venue), venue_config(plan), hub.clone(), clock.clone()));
-        let stage = Rc::new(Stage::default());
+        let config = Rc::new(RefCell::new(venue_config(plan)));
+        executor.spawn("venue", run_venue(Rc::clone(&venue), Rc::clone(&config), hub.clone(), clock.clone()));
+        let stage = Rc::new(Stage::new(tally.clone()));
+        let operator = Operator { party: Rc::clone(&venue), config, hub: hub.clone(), clock: clock.clone() };
+        executor.spawn("operator", operator.run(plan.operator.clone(), tally.clone()));
         let mut traders = Vec::new();
         for planned in &plan.traders {
             let party = party(&planned.name, planned.plant);
@@ -184,7 +196,12 @@ impl Run {
                 world.fund(&party.node, COIN).expect("the miner pays");
             }
             let handle = TraderHandle::default();
-            let life = run_trader(Rc::clone(&party), Rc::clone(&handle), hub.clone(), clock.clone());
+            let config = TraderConfig {
+                on_fee_rise: planned.on_fee_rise,
+                new_nodes_only: planned.new_nodes_only,
+                ..TraderConfig::default()
+            };
+            let life = run_trader(Rc::clone(&party), config, Rc::clone(&handle), hub.clone(), clock.clone());
             executor.spawn(&planned.name, life);
             let script = Script::new(planned.clone(), handle, clock.clone(), Rc::clone(&stage), party.node.clone());
             executor.spawn(&format!("owner of {}", planned.name), script.run());
@@ -193,18 +210,27 @@ impl Run {
         show_blocks(&hub, &world, GENESIS_HEIGHT + 1);
         let funds = Sats::new(COIN.get() * COINS).expect("an amount");
         let calm = Rc::new(Cell::new(false));
-        Run { world, venue, traders, funds, violations, executor, clock, hub, stage, calm, seed, audited: Vec::new() }
+        let audited = Vec::new();
+        Run { world, venue, traders, funds, violations, executor, clock, hub, stage, calm, tally, seed, audited }
     }
 
-    /// What the independent auditor finds, at most a few.
-    fn judged(&self) -> Vec<String> {
-        self.hub
-            .audit(|auditor| auditor.findings().iter().take(5).map(|finding| format!("auditor: {finding}")).collect())
+    /// What the independent auditor finds, at most a few. A venue whose fee rises does not know which fee an order in its
+    /// book agreed to, and proposes a match that its trader refuses: no fault of either.
+    fn judged(&self, fee_rises: bool) -> Vec<String> {
+        let counts = |rule: Rule| !(fee_rises && rule == Rule::ExecutionFee);
+        self.hub.audit(|auditor| {
+            let findings = auditor.findings().iter().filter(|finding| counts(finding.rule)).take(5);
+            findings.map(|finding| format!("auditor: {finding}")).collect()
+        })
     }
 
     /// The wire of this run.
     pub fn hub(&self) -> &Hub {
         &self.hub
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     fn nodes(&self) -> Vec<Rc<Party>> {
@@ -223,6 +249,7 @@ impl Run {
             clock: self.clock.clone(),
             hub: self.hub.clone(),
             calm: Rc::clone(&self.calm),
+            tally: self.tally.clone(),
         };
         self.executor.spawn("nature", nature.run());
         self.pass(plan.faults_ms)?;
@@ -301,7 +328,9 @@ impl Run {
             }
             for account in book.accounts.values() {
                 let left = matches!(account.state, AccountState::Open | AccountState::Expired);
-                let rests = account.state == AccountState::Closed || (!closes && left);
+                // An account that no coins ever reached is given up when its expiry is too near.
+                let ended = matches!(account.state, AccountState::Closed | AccountState::CanceledAfterRecovery);
+                let rests = ended || (!closes && left);
                 if !rests {
                     let why = self.stage.refusals.borrow().get(&account.key()).cloned().unwrap_or_default();
                     restless.push(format!("{}: {} stays {:?}: {why}", party.name, account.key(), account.state));
@@ -323,6 +352,7 @@ impl Run {
             height: self.world.height().get(),
             duration_ms: self.clock.now().0 - START.0,
             calls: parties.iter().rev().map(|party| party.gate.calls()).collect(),
+            happened: tally::counts(self),
         }
     }
 }
@@ -337,6 +367,7 @@ struct Nature {
     clock: SimClock,
     hub: Hub,
     calm: Rc<Cell<bool>>,
+    tally: Tally,
 }
 
 impl Nature {
@@ -346,14 +377,22 @@ impl Nature {
             self.clock.sleep(wait).await;
             let rates = if self.calm.get() { NatureRates::default() } else { self.rates };
             self.befall(rates);
+            if self.random.chance(rates.undo_waiting) {
+                self.undo_deposit(false);
+            }
+            if self.random.chance(rates.undo_deposit) {
+                self.undo_deposit(true);
+            }
             let before = self.world.height().get();
             let mut depth = 0;
             if self.random.chance(rates.reorganisation) {
                 depth = u32::try_from(self.random.between(1, rates.max_depth)).unwrap_or(1);
                 let empty = u32::try_from(self.random.between(0, u64::from(depth) + 1)).unwrap_or(0);
                 self.world.reorganise(depth, empty);
+                self.tally.count(Element::Reorganisation);
             } else if self.random.chance(rates.storm) {
                 self.world.mine(STORM);
+                self.tally.count(Element::Storm);
             } else {
                 self.world.mine(1);
             }
@@ -361,19 +400,93 @@ impl Nature {
         }
     }
 
+    /// Spends a coin of a deposit elsewhere: of one that waits for its first block, or of one in the last block, after
+    /// taking that back.
+    fn undo_deposit(&self, mined: bool) {
+        for party in &self.parties {
+            let book = party.record.book();
+            let deposits = book.changes.values().filter(|change| change.kind == ChangeKind::Deposit && !change.void);
+            for txid in deposits.map(OwnChange::txid) {
+                let best = self.world.height();
+                match self.world.transaction(txid) {
+                    Some((_, Some(height))) if mined && height == best => {
+                        self.world.reorganise(1, 2);
+                        show_blocks(&self.hub, &self.world, best.get());
+                    }
+                    Some((_, None)) if !mined => {}
+                    Some(_) | None => continue,
+                }
+                if let Some(payment) = self.world.double_spend(txid, SatPerKw::new(2_000)) {
+                    party.record.pays(&payment);
+                    self.tally.count(Element::DepositUndone);
+                    return;
+                }
+            }
+        }
+    }
+
     fn befall(&mut self, rates: NatureRates) {
-        let Nature { random, parties, world, .. } = self;
+        let Nature { random, parties, world, tally, .. } = self;
         if random.chance(rates.node_restart) {
             random.pick(parties).node.restart();
+            tally.count(Element::NodeRestart);
         }
         if random.chance(rates.kill) {
             random.pick(parties).gate.kill();
+            tally.count(Element::Kill);
         }
         if random.chance(rates.disconnect) {
             world.disconnect(&random.pick(parties).node, &random.pick(parties).node);
+            tally.count(Element::Disconnection);
         }
         if random.chance(rates.fee_change) {
             world.set_fee_rate(SatPerKw::new(random.between(253, 1_500)));
+        }
+        if random.chance(rates.lose) {
+            let waiting = world.mempool();
+            let lost = (!waiting.is_empty()).then(|| random.pick(&waiting).compute_txid());
+            lost.filter(|txid| world.lose(*txid)).into_iter().for_each(|txid| tally.lost(txid));
+        }
+    }
+}
+
+/// Who runs the venue. Not part of its process.
+struct Operator {
+    party: Rc<Party>,
+    config: Rc<RefCell<VenueConfig>>,
+    hub: Hub,
+    clock: SimClock,
+}
+
+impl Operator {
+    async fn run(self, plan: PlannedOperator, tally: Tally) {
+        let began = self.clock.now();
+        let rise = async {
+            let Some((at_ms, rate_ppm)) = plan.fee_rise else { return };
+            self.clock.sleep_until(began.plus_ms(at_ms)).await;
+            self.config.borrow_mut().execution_fee.rate_ppm = u64::from(rate_ppm);
+            self.party.gate.kill();
+        };
+        let withdraw = async {
+            for (at_ms, sat) in &plan.withdrawals {
+                self.clock.sleep_until(began.plus_ms(*at_ms)).await;
+                let Ok(script_pubkey) = self.party.node.new_address(AddressKind::Taproot).await else { continue };
+                tally.wanted(&script_pubkey);
+                let output = TxOut { value: bitcoin::Amount::from_sat(*sat), script_pubkey };
+                let wish = OperatorWish { withdrawals: vec![output], rate: None };
+                while !self.asked(&wish).await {
+                    self.clock.sleep(5_000).await;
+                }
+            }
+        };
+        join(rise, withdraw).await;
+    }
+
+    /// Whether the venue took the wish.
+    async fn asked(&self, wish: &OperatorWish) -> bool {
+        match self.hub.venue() {
+            Some(venue) => venue.wish(wish.clone()).await.is_ok(),
+            None => false,
         }
     }
 }

@@ -1,20 +1,22 @@
 //! What the people behind the traders do: open accounts, place and cancel orders, close at the end. They are not part of
 //! the processes and survive their crashes, as a person does; an answer that never comes is no answer.
 
-use crate::plan::{AccountChange, PlannedChange, PlannedOrder, PlannedTrader};
+use crate::plan::{AccountChange, NAMES, PlannedChange, PlannedOrder, PlannedTrader};
 use crate::process::TraderHandle;
-use bitcoin::{OutPoint, TxOut};
+use crate::tally::{Element, Tally};
+use bitcoin::{OutPoint, TxOut, Txid};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use tidegate_ports::{AddressKind, Clock, Timestamp, Wallet};
 use tidegate_protocol::account::{Account, AccountState};
 use tidegate_protocol::keys::{AccountKey, OrderNonce};
-use tidegate_protocol::order::{AskTerms, AuctionType, BidTerms, OrderSide};
+use tidegate_protocol::order::{AnnouncementConstraint, AskTerms, BidTerms, ConfirmationConstraint, OrderSide};
 use tidegate_protocol::units::{BlockCount, RatePerBillion, SatPerKw, Sats, UnitCount};
 use tidegate_sandbox::{SandboxNode, SimClock};
 use tidegate_trader::{
-    CloseAccount, DepositAccount, Handle, NewOrder, OpenAccount, RenewAccount, Status, WithdrawAccount,
+    BumpAccount, CancelError, CloseAccount, DepositAccount, Handle, NewOrder, OpenAccount, RenewAccount, Status,
+    WithdrawAccount,
 };
 
 /// Lease duration of every order.
@@ -23,12 +25,20 @@ const DURATION: BlockCount = BlockCount::new(2016);
 const LOOK_MS: u64 = 5_000;
 
 /// What all scripts know.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stage {
     /// The end: cancel and close.
     pub(crate) closing: Cell<bool>,
     /// Why an account could not be closed when it was tried last.
     pub(crate) refusals: RefCell<BTreeMap<AccountKey, String>>,
+    tally: Tally,
+}
+
+impl Stage {
+    /// The beginning.
+    pub(crate) fn new(tally: Tally) -> Stage {
+        Stage { closing: Cell::new(false), refusals: RefCell::default(), tally }
+    }
 }
 
 /// One person.
@@ -48,6 +58,14 @@ pub(crate) struct Script {
     changed: usize,
     /// Where the account was when the next change was tried first.
     before: Option<OutPoint>,
+    /// Orders of the plan that another one was to take the place of.
+    replaced: Vec<bool>,
+    /// Raises of fees that were made.
+    bumped: usize,
+    /// What was raised last.
+    raised: Option<Txid>,
+    /// Orders that a risen fee ended, as the process told last.
+    outgrown: u64,
 }
 
 impl Script {
@@ -60,8 +78,24 @@ impl Script {
         node: SandboxNode,
     ) -> Script {
         let (began, count) = (clock.now(), plan.orders.len());
-        let (placed, tried) = (vec![None; count], vec![false; count]);
-        Script { plan, handle, clock, stage, began, placed, tried, node, changed: 0, before: None }
+        let (placed, tried, replaced) = (vec![None; count], vec![false; count], vec![false; count]);
+        let (changed, before, bumped, raised, outgrown) = (0, None, 0, None, 0);
+        Script {
+            plan,
+            handle,
+            clock,
+            stage,
+            began,
+            placed,
+            tried,
+            node,
+            changed,
+            before,
+            replaced,
+            bumped,
+            raised,
+            outgrown,
+        }
     }
 
     /// Follows the plan for ever.
@@ -70,6 +104,7 @@ impl Script {
             self.clock.sleep(LOOK_MS).await;
             let Some(handle) = self.handle.borrow().clone() else { continue };
             let Ok(status) = handle.status().await else { continue };
+            self.watch_fees(&status);
             if self.stage.closing.get() {
                 if self.plan.closes {
                     self.close(&handle, &status).await;
@@ -94,18 +129,33 @@ impl Script {
         }
         for index in 0..self.plan.orders.len() {
             self.place(handle, status, index).await;
+            self.replace(handle, status, index).await;
             self.cancel(handle, index).await;
         }
         self.change(handle, status).await;
+        self.bump(handle, status).await;
+    }
+
+    /// Counts the orders that a risen fee ended; the process counts from its start.
+    fn watch_fees(&mut self, status: &Status) {
+        if status.outgrown_orders > self.outgrown {
+            self.stage.tally.count(Element::OrderEndedByFeeRise);
+        }
+        self.outgrown = status.outgrown_orders;
     }
 
     /// The account of this number. Accounts are told apart by the order in which they were opened: that of their keys in
     /// the wallet.
     fn account(status: &Status, number: usize, expired: bool) -> Option<&Account> {
+        let usable = |state| state == AccountState::Open || (expired && state == AccountState::Expired);
+        Script::numbered(status, number).filter(|account| usable(account.state))
+    }
+
+    /// As [`Script::account`], in whatever state.
+    fn numbered(status: &Status, number: usize) -> Option<&Account> {
         let mut accounts: Vec<&Account> = status.accounts.iter().collect();
         accounts.sort_by_key(|account| account.locator.index);
-        let usable = |state| state == AccountState::Open || (expired && state == AccountState::Expired);
-        accounts.get(number).copied().filter(|account| usable(account.state))
+        accounts.get(number).copied()
     }
 
     /// Makes the next change of an account, again and again until the account moved.
@@ -147,13 +197,47 @@ impl Script {
         made.is_ok()
     }
 
+    /// Raises the fee of what is unconfirmed of an account, as soon as something is.
+    async fn bump(&mut self, handle: &Handle, status: &Status) {
+        let now = self.passed_ms();
+        let Some(planned) = self.plan.bumps.get(self.bumped).filter(|planned| planned.at_ms <= now).copied() else {
+            return;
+        };
+        let Some(account) = Script::numbered(status, planned.account) else { return };
+        let request = BumpAccount { account: account.key(), fee_rate: SatPerKw::new(planned.fee_rate) };
+        if handle.bump(request).await.is_ok() {
+            self.bumped += 1;
+            let raised = account.latest_tx.as_ref().map(|transaction| transaction.compute_txid());
+            let again = raised.is_some() && raised == self.raised;
+            self.stage.tally.count(if again { Element::FeeRaisedAgain } else { Element::FeeRaised });
+            self.raised = raised;
+        }
+    }
+
+    /// Puts another order in the place of one that was placed.
+    async fn replace(&mut self, handle: &Handle, status: &Status, index: usize) {
+        let now = self.passed_ms();
+        let Some(planned) = self.plan.orders.get(index).copied() else { return };
+        let due = planned.replaced.filter(|(at_ms, _)| *at_ms <= now);
+        let (Some((_, rate)), Some(Some(old))) = (due, self.placed.get(index).copied()) else { return };
+        let Some(account) = Script::account(status, planned.account, false) else { return };
+        let Some(tried) = self.replaced.get_mut(index).filter(|tried| !**tried) else { return };
+        *tried = true;
+        let request = self.order(&PlannedOrder { rate, ..planned }, account);
+        if let (Ok(new), Some(place)) = (handle.replace_order(old, request).await, self.placed.get_mut(index)) {
+            *place = Some(new);
+            self.stage.tally.count(Element::OrderReplaced);
+        }
+    }
+
     async fn place(&mut self, handle: &Handle, status: &Status, index: usize) {
         let now = self.passed_ms();
         let Some(planned) = self.plan.orders.get(index).copied() else { return };
         let Some(account) = Script::account(status, planned.account, false) else { return };
         let Some(tried) = self.tried.get_mut(index).filter(|tried| !**tried && planned.at_ms <= now) else { return };
         *tried = true;
-        let placed = handle.submit_order(new_order(&planned, account)).await.ok();
+        let request = self.order(&planned, account);
+        let placed = handle.submit_order(request).await.ok();
         if let Some(place) = self.placed.get_mut(index) {
             *place = placed;
         }
@@ -164,7 +248,11 @@ impl Script {
         let due = self.plan.orders.get(index).and_then(|order| order.cancel_at_ms).is_some_and(|at| at <= now);
         if let (true, Some(Some(nonce))) = (due, self.placed.get(index).copied()) {
             // An order that is filled or gone can not be cancelled, and need not be.
-            if !matches!(handle.cancel_order(nonce).await, Err(tidegate_trader::CancelError::Gone(_)))
+            let cancelled = handle.cancel_order(nonce).await;
+            if cancelled.is_ok() {
+                self.stage.tally.count(Element::OrderCancelled);
+            }
+            if !matches!(cancelled, Err(CancelError::Gone(_)))
                 && let Some(place) = self.placed.get_mut(index)
             {
                 *place = None;
@@ -185,22 +273,37 @@ impl Script {
             }
         }
     }
+
+    /// A planned order for an account.
+    fn order(&self, planned: &PlannedOrder, account: &Account) -> NewOrder {
+        let world = self.node.world();
+        let denied = planned.denies.and_then(|number| NAMES.get(number)).and_then(|name| world.node(name));
+        NewOrder {
+            account: account.key(),
+            rate: RatePerBillion::new(planned.rate),
+            units: UnitCount::new(planned.units),
+            min_units: UnitCount::new(planned.min_units),
+            duration: DURATION,
+            max_batch_fee_rate: SatPerKw::new(planned.max_fee_rate),
+            channel_type: planned.channel_type,
+            auction: planned.auction,
+            allowed_nodes: Vec::new(),
+            denied_nodes: denied.map(|node| node.id()).filter(|id| *id != self.node.id()).into_iter().collect(),
+            public: false,
+            side: side(planned),
+        }
+    }
 }
 
-fn new_order(planned: &PlannedOrder, account: &Account) -> NewOrder {
-    let bid = BidTerms { self_balance: Sats::new(planned.self_balance).unwrap_or(Sats::ZERO), ..BidTerms::default() };
-    NewOrder {
-        account: account.key(),
-        rate: RatePerBillion::new(planned.rate),
-        units: UnitCount::new(planned.units),
-        min_units: UnitCount::new(planned.min_units),
-        duration: DURATION,
-        max_batch_fee_rate: SatPerKw::new(planned.max_fee_rate),
-        channel_type: planned.channel_type,
-        auction: AuctionType::Inbound,
-        allowed_nodes: Vec::new(),
-        denied_nodes: Vec::new(),
-        public: false,
-        side: if planned.ask { OrderSide::Ask(AskTerms::default()) } else { OrderSide::Bid(bid) },
+fn side(planned: &PlannedOrder) -> OrderSide {
+    let PlannedOrder { announcement, confirmation, .. } = *planned;
+    if planned.ask {
+        return OrderSide::Ask(AskTerms { announcement, confirmation });
     }
+    OrderSide::Bid(BidTerms {
+        self_balance: Sats::new(planned.self_balance).unwrap_or(Sats::ZERO),
+        unannounced: announcement == AnnouncementConstraint::OnlyUnannounced,
+        zero_conf: confirmation == ConfirmationConstraint::OnlyZeroConf,
+        ..BidTerms::default()
+    })
 }

@@ -14,19 +14,23 @@ const CAPACITY: u64 = 500_000;
 const PUSH: u64 = 100_000;
 
 /// A maker and a taker, connected, with shim and rule at the taker; the funding output exists unconfirmed.
-struct Pair {
-    world: World,
-    maker: SandboxNode,
-    taker: SandboxNode,
+pub(super) struct Pair {
+    pub(super) world: World,
+    pub(super) maker: SandboxNode,
+    pub(super) taker: SandboxNode,
     request: OpenChannel,
     expected: FundingShim,
     rule: AcceptorRule,
 }
 
 impl Pair {
-    fn new(commitment: CommitmentType) -> Pair {
+    pub(super) fn new(commitment: CommitmentType) -> Pair {
         let world = World::new(21);
         let (maker, taker) = (world.add_node("maker"), world.add_node("taker"));
+        Pair::within(world, maker, taker, commitment)
+    }
+
+    pub(super) fn within(world: World, maker: SandboxNode, taker: SandboxNode, commitment: CommitmentType) -> Pair {
         now(taker.connect(maker.id(), &[maker.address()])).expect("connected");
         let maker_key = now(maker.derive_next_key(FAMILY_MULTISIG)).expect("a key");
         let taker_key = now(taker.derive_next_key(FAMILY_MULTISIG)).expect("a key");
@@ -54,12 +58,12 @@ impl Pair {
         Pair { world, maker, taker, request, expected, rule }
     }
 
-    fn point(&self) -> OutPoint {
+    pub(super) fn point(&self) -> OutPoint {
         self.request.shim.channel_point
     }
 
     /// The taker prepares, the maker opens.
-    fn open(&self) -> Result<(), NodeError> {
+    pub(super) fn open(&self) -> Result<(), NodeError> {
         now(self.taker.register_shim(&self.expected))?;
         now(self.taker.expect(self.expected.pending_id, self.rule))?;
         now(self.maker.open(&self.request))

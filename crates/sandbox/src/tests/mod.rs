@@ -8,6 +8,7 @@ mod faults;
 mod ports;
 mod reorganisation;
 mod snapshot;
+mod traffic;
 mod wallet;
 mod watch;
 

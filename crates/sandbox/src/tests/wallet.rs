@@ -199,3 +199,59 @@ fn an_estimate_is_what_a_payment_costs() {
     let fee = 300_000 - paid.output.iter().map(|output| output.value.to_sat()).sum::<u64>();
     assert_eq!(estimate, sats(fee));
 }
+
+#[test]
+fn a_wallet_remembers_what_the_network_lost() {
+    let (world, node) = funded(300_000);
+    let sent = now(node.send_outputs(&[output(100_000)], SatPerKw::FLOOR, "account")).expect("sent");
+    let txid = sent.compute_txid();
+    assert!(world.lose(txid) && !world.lose(txid));
+    assert!(world.transaction(txid).is_none() && world.mempool().is_empty());
+    assert_eq!(now(node.confirmed_balance()), Ok(Sats::ZERO), "its coin stays spent");
+    let found = now(node.find_payment(&output(100_000))).expect("told").expect("remembered");
+    assert_eq!(found.0, sent);
+    let listed = now(node.wallet_transactions()).expect("told");
+    let entry = listed.iter().find(|known| known.transaction == sent).expect("listed");
+    assert_eq!((entry.label.as_str(), entry.height), ("account", None));
+    world.mine(1);
+    assert!(world.transaction(txid).is_none(), "nobody published it again");
+    now(node.publish(&sent, "again")).expect("still valid");
+    world.mine(1);
+    assert!(!world.lose(txid), "in a block");
+    let parent = sent.output.iter().find(|paid| **paid != output(100_000)).expect("change");
+    assert_eq!(now(node.confirmed_balance()), Ok(sats(parent.value.to_sat())));
+    world.reorganise(1, 2);
+    assert_eq!(world.mempool().len(), 1);
+    assert!(!world.lose(txid), "it was in a block once");
+}
+
+#[test]
+fn a_child_that_only_raises_a_fee_is_lost_for_good() {
+    let (world, node) = funded(300_000);
+    let parent = now(node.send_outputs(&[output(100_000)], SatPerKw::FLOOR, "x")).expect("sent");
+    let change = parent.output.iter().position(|paid| *paid != output(100_000)).expect("change");
+    let own = OutPoint { txid: parent.compute_txid(), vout: u32::try_from(change).expect("small") };
+    assert_eq!(now(node.bump_fee(own, 10)), Ok(Bump::Bumped));
+    let (child, _) = world.spender(own).expect("a child");
+    assert!(!world.lose(own.txid), "something spends from it");
+    assert!(world.lose(child.compute_txid()));
+    world.mine(1);
+    assert_eq!(now(node.confirmed_balance()), Ok(sats(parent.output[change].value.to_sat())), "the coin is free");
+}
+
+#[test]
+fn a_coin_that_is_spent_twice_confirms_once() {
+    let (world, node) = funded(300_000);
+    let first = now(node.send_outputs(&[output(100_000)], SatPerKw::FLOOR, "x")).expect("sent");
+    let txid = first.compute_txid();
+    world.mine(1);
+    assert_eq!(world.double_spend(txid, SatPerKw::new(1_000)), None, "it is in a block");
+    world.reorganise(1, 2);
+    let second = world.double_spend(txid, SatPerKw::new(1_000)).expect("unconfirmed again");
+    assert_eq!(second.input[0].previous_output, first.input[0].previous_output);
+    assert!(matches!(now(node.publish(&first, "again")), Err(NodeError::Refused { .. })));
+    world.mine(1);
+    assert_eq!(now(node.confirmed_balance()), Ok(sats(second.output[0].value.to_sat())));
+    let (unspent, mined) = world.satoshi();
+    assert_eq!(unspent, mined);
+}

@@ -55,6 +55,22 @@ fn a_refusal_just_after_the_confirmation_is_asked_again() {
 }
 
 #[test]
+fn an_order_that_the_venue_calls_invalid_failed_and_its_log_says_so() {
+    let mut stage = Stage::with_accounts(AccountVersion::V2);
+    stage.venue.call_invalid();
+    let answer = stage.order("alice", 700, 1);
+    let Err(SubmitError::Invalid { nonce, reason }) = answer else { panic!("{answer:?}") };
+    assert_eq!(reason, "the account holds too little");
+    assert_eq!(stage.own(nonce).state, OrderState::Failed);
+    let store = stage.alice.store.clone();
+    let rows = stage.sim.wait(async move { store.load(&TABLES).await }).unwrap().1;
+    let log = rows.iter().filter(|row| row.table == "event");
+    let log: Vec<OrderLogEntry> = log.map(|row| serde_json::from_str(&row.value).unwrap()).collect();
+    let [OrderLogEntry::Turned(turn)] = log.as_slice() else { panic!("{log:?}") };
+    assert_eq!((turn.order, turn.from, turn.to), (nonce, OrderState::Submitted, OrderState::Failed));
+}
+
+#[test]
 fn a_replaced_order_makes_room_for_the_new_one() {
     let mut stage = Stage::with_accounts(AccountVersion::V2);
     let old = stage.order("alice", 700, 15).unwrap();

@@ -8,7 +8,7 @@ use tidegate_protocol::account::AccountVersion;
 use tidegate_protocol::batch::RejectReason;
 use tidegate_protocol::keys::OrderNonce;
 use tidegate_protocol::order::NodeTier;
-use tidegate_trader::{OrderEvent, OrderEventKind, TABLES, TraderConfig};
+use tidegate_trader::{OrderEventKind, OrderLogEntry, TABLES, TraderConfig};
 
 /// A proposal for a bid that asks for a rated node.
 fn proposed(ratings: impl Fn(&Stage) -> Option<BTreeMap<tidegate_protocol::keys::NodeId, NodeTier>>) -> (Stage, Made) {
@@ -34,8 +34,12 @@ fn unverified(stage: &mut Stage, made: &mut Made) -> usize {
     let store = stage.bob.store.clone();
     let rows = stage.sim.wait(async move { store.load(&TABLES).await }).unwrap().1;
     let events = rows.iter().filter(|row| row.table == "event");
-    let events = events.map(|row| serde_json::from_str::<OrderEvent>(&row.value).unwrap());
-    events.filter(|event| event.kind == OrderEventKind::TierUnverified).count()
+    let events = events.map(|row| serde_json::from_str::<OrderLogEntry>(&row.value).unwrap());
+    let unverified = |entry: &OrderLogEntry| match entry {
+        OrderLogEntry::Matched(event) => event.kind == OrderEventKind::TierUnverified,
+        OrderLogEntry::Turned(_) => false,
+    };
+    events.filter(unverified).count()
 }
 
 #[test]

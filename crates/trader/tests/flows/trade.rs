@@ -517,6 +517,39 @@ fn a_maker_whose_openings_all_fail_refuses_and_signs_nothing() {
 }
 
 #[test]
+fn a_node_that_was_started_just_now_opens_the_channel_when_it_is_ready() {
+    let (mut stage, ask, bid) = Stage::with_orders(AccountVersion::V2);
+    let mut made = stage.venue.make(batch_id(1), ask, bid, 4, 800, 500);
+    stage.accepted(&made);
+    stage.world.set_opening(&stage.alice.node, false);
+    let venue = stage.venue.clone();
+    stage.sim.wait(venue.ask_to_sign(&mut made));
+    stage.sim.advance(5_000);
+    assert_eq!((stage.venue.heard("alice"), stage.venue.heard("bob")), (None, None), "nobody gives up");
+    stage.world.set_opening(&stage.alice.node, true);
+    stage.sim.advance(1_000);
+    for who in ["alice", "bob"] {
+        assert!(matches!(stage.venue.heard(who), Some(ClientMessage::Sign(_))), "{who}");
+    }
+}
+
+#[test]
+fn a_node_that_is_not_ready_in_time_is_the_reason_of_the_refusal() {
+    let (mut stage, ask, bid) = Stage::with_orders(AccountVersion::V2);
+    let mut made = stage.venue.make(batch_id(1), ask, bid, 4, 800, 500);
+    stage.accepted(&made);
+    stage.world.set_opening(&stage.alice.node, false);
+    let venue = stage.venue.clone();
+    stage.sim.wait(venue.ask_to_sign(&mut made));
+    stage.sim.settle();
+    stage.sim.advance(15_000);
+    let Some(ClientMessage::Reject(reject)) = stage.venue.heard("alice") else { panic!("no refusal") };
+    assert_eq!(reject.reason, RejectReason::Unknown, "the counterpart is not to blame");
+    assert!(reject.message.contains("still starting"), "{}", reject.message);
+    assert!(stage.status("alice").pending_batches.is_empty());
+}
+
+#[test]
 fn an_account_waits_for_coins_and_is_paid_once() {
     let mut stage = Stage::new();
     let handle = stage.alice.handle.clone();

@@ -47,6 +47,8 @@ struct Inner {
     /// The next submission is lost on its way.
     refusals: u32,
     pub(crate) lose_submission: bool,
+    /// The next order is called invalid.
+    call_invalid: bool,
     forget_accounts: bool,
     /// The handshake of this account is never answered.
     ignored: Option<AccountKey>,
@@ -120,6 +122,11 @@ impl TestVenue {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap()
+    }
+
+    /// Calls the next order invalid.
+    pub(crate) fn call_invalid(&self) {
+        self.lock().call_invalid = true;
     }
 
     /// Refuses as many submissions.
@@ -631,6 +638,9 @@ impl VenueLink for TestLink {
         }
         if std::mem::take(&mut inner.lose_submission) {
             return Err(away());
+        }
+        if std::mem::take(&mut inner.call_invalid) {
+            return Ok(Submission::Invalid { reason: "the account holds too little".into() });
         }
         inner.orders.insert(order.order.nonce, (order.clone(), OrderState::Submitted));
         Ok(Submission::Accepted)

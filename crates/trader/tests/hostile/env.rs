@@ -15,7 +15,7 @@ use tidegate_protocol::musig2::{PartialSignature, PublicNonce};
 use tidegate_protocol::order::{AskTerms, AuctionType, BidTerms, OrderChannelType, OrderSide};
 use tidegate_protocol::units::{BlockCount, RatePerBillion, SatPerKw, Sats, UnitCount};
 use tidegate_sandbox::{ManualClock, MemoryStore, SandboxEntropy, SandboxNode, World};
-use tidegate_trader::{Handle, NewOrder, OpenAccount, Status, TABLES, TraderConfig, trader};
+use tidegate_trader::{BatchTally, Handle, NewOrder, OpenAccount, Status, TABLES, TraderConfig, trader};
 
 /// A node's signer that counts every call which uses a secret.
 #[derive(Clone)]
@@ -220,8 +220,8 @@ impl Stage {
 
     /// Alice's accounts, orders, leases and signed batches.
     pub(crate) fn book(&mut self) -> Status {
-        // The log of refused matches grows, and nothing else.
-        Status { events_count: 0, sequence: Sequence(0), ..self.status("alice") }
+        // The log and the count of refusals grow, and nothing else.
+        Status { events_count: 0, sequence: Sequence(0), batches: BatchTally::default(), ..self.status("alice") }
     }
 
     pub(crate) fn accepted(&mut self, made: &Made) {

@@ -61,16 +61,23 @@ pub(super) struct TestChain {
     pub(super) hangs: AtomicBool,
 }
 
-impl Chain for TestChain {
-    async fn best_height(&self) -> Result<BlockHeight, NodeError> {
+impl TestChain {
+    async fn answer_at_last(&self) {
         if self.hangs.load(Ordering::Relaxed) {
             core::future::pending::<()>().await;
         }
+    }
+}
+
+impl Chain for TestChain {
+    async fn best_height(&self) -> Result<BlockHeight, NodeError> {
+        self.answer_at_last().await;
         self.node.best_height().await
     }
 
-    fn watch(&self, name: &str, watch: Watch) -> impl Future<Output = Result<(), NodeError>> + Send {
-        self.node.watch(name, watch)
+    async fn watch(&self, name: &str, watch: Watch) -> Result<(), NodeError> {
+        self.answer_at_last().await;
+        self.node.watch(name, watch).await
     }
 
     fn unwatch(&self, name: &str) -> impl Future<Output = Result<(), NodeError>> + Send {

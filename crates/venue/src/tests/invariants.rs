@@ -14,10 +14,10 @@ use tidegate_protocol::keys::OrderNonce;
 use tidegate_protocol::units::{BlockCount, UnitCount};
 
 /// Draws from a seed.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end
     }

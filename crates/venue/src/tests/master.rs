@@ -8,10 +8,10 @@ use tidegate_protocol::account::AccountVersion;
 use tidegate_protocol::fees::ExecutionFee;
 use tidegate_protocol::units::{SatPerKw, Sats};
 
-const FIVE_PERCENT: ExecutionFee = ExecutionFee { base: Sats::constant(1), rate_ppm: 50_000 };
+pub(super) const FIVE_PERCENT: ExecutionFee = ExecutionFee { base: Sats::constant(1), rate_ppm: 50_000 };
 
 /// A venue that takes this fee, and two traders who know it.
-fn market(fee: ExecutionFee) -> (Bench, TestTrader, TestTrader) {
+pub(super) fn market(fee: ExecutionFee) -> (Bench, TestTrader, TestTrader) {
     let mut bench = Bench::with(VenueConfig { execution_fee: fee, ..config() });
     let mut seller = bench.trader("seller", AccountVersion::V2, 5_000_000);
     let mut buyer = bench.trader("buyer", AccountVersion::V0, 2_000_000);
@@ -20,7 +20,7 @@ fn market(fee: ExecutionFee) -> (Bench, TestTrader, TestTrader) {
 }
 
 /// One more batch of one unit; its transaction.
-fn batch(bench: &mut Bench, seller: &mut TestTrader, buyer: &mut TestTrader) -> Transaction {
+pub(super) fn batch(bench: &mut Bench, seller: &mut TestTrader, buyer: &mut TestTrader) -> Transaction {
     seller.ask(bench, 500, 1);
     buyer.bid(bench, 1000, 1);
     assert_eq!(bench.tick(&mut [&mut *seller, &mut *buyer]).reason, TickReason::Cleared);
@@ -29,7 +29,7 @@ fn batch(bench: &mut Bench, seller: &mut TestTrader, buyer: &mut TestTrader) -> 
     bench.book().batches.last().unwrap().transaction.clone()
 }
 
-fn held(bench: &mut Bench) -> u64 {
+pub(super) fn held(bench: &mut Bench) -> u64 {
     bench.call(bench.handle.clone().status()).unwrap().master.get()
 }
 

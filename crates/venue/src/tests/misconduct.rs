@@ -114,6 +114,46 @@ fn contradicting_reports_get_both_accounts_banned_twice_as_long_each_time() {
 }
 
 #[test]
+fn who_waits_in_vain_for_somebody_that_left_is_not_kept_apart_from_it() {
+    for gone in [Manners::HangsUpAtSign, Manners::SilentAtSign, Manners::RejectsAtSign] {
+        let mut bench = Bench::new();
+        let mut seller = bench.trader("seller", AccountVersion::V2, 5_000_000);
+        let mut buyer = bench.trader("buyer", AccountVersion::V2, 1_000_000);
+        seller.ask(&mut bench, 500, 1);
+        buyer.bid(&mut bench, 2000, 1);
+        (seller.manners, buyer.manners) = (gone, Manners::FundingFails);
+        let outcome = bench.tick(&mut [&mut seller, &mut buyer]);
+        assert_eq!(outcome.reason, TickReason::GaveUp { attempts: 1 }, "{gone:?}");
+        (seller.manners, buyer.manners) = (Manners::Honest, Manners::Honest);
+        if gone != Manners::RejectsAtSign {
+            seller.subscribe(&mut bench);
+        }
+        assert_eq!(bench.tick(&mut [&mut seller, &mut buyer]).reason, TickReason::Cleared, "{gone:?}");
+    }
+}
+
+#[test]
+fn a_failed_channel_is_tried_again_once_when_one_of_the_two_comes_back() {
+    let mut bench = Bench::new();
+    let mut seller = bench.trader("seller", AccountVersion::V2, 5_000_000);
+    let mut buyer = bench.trader("buyer", AccountVersion::V2, 1_000_000);
+    seller.ask(&mut bench, 500, 1);
+    buyer.bid(&mut bench, 2000, 1);
+    buyer.manners = Manners::FundingFails;
+    let failed = TickReason::GaveUp { attempts: 1 };
+    assert_eq!(bench.tick(&mut [&mut seller, &mut buyer]).reason, failed);
+    assert_eq!(bench.tick(&mut [&mut seller, &mut buyer]).reason, TickReason::NoMatch, "kept apart");
+    seller.subscribe(&mut bench);
+    assert_eq!(bench.tick(&mut [&mut seller, &mut buyer]).reason, failed, "tried again");
+    seller.subscribe(&mut bench);
+    assert_eq!(bench.tick(&mut [&mut seller, &mut buyer]).reason, TickReason::NoMatch, "once");
+    buyer.manners = Manners::Honest;
+    bench.env.clock.advance(3_600_000);
+    bench.pump();
+    assert_eq!(bench.tick(&mut [&mut seller, &mut buyer]).reason, TickReason::Cleared, "after an hour");
+}
+
+#[test]
 fn a_rogue_that_names_the_node_of_another_keeps_only_itself_apart() {
     let mut bench = Bench::new();
     let mut honest = bench.trader("honest", AccountVersion::V2, 5_000_000);

@@ -4,6 +4,8 @@ mod accounts;
 mod batches;
 mod bench;
 mod changes;
+mod deposits;
+mod hanging;
 mod invariants;
 mod leases;
 mod mail;

@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use tidegate_ports::{AddressKind, ServerMessage, Wallet};
 use tidegate_protocol::account::AccountVersion;
 use tidegate_protocol::units::{SatPerKw, Sats};
-use tidegate_sim::{Failure, Plan, Plant, Report, Run, run, run_with};
+use tidegate_sim::{Element, Failure, NatureRates, Plan, PlannedOrder, Plant, Report, Run, run, run_with};
 
 fn now<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("the sandbox answers at once")
@@ -58,6 +58,41 @@ fn a_store_that_tears_a_commit_is_found() {
     let mut plan = short();
     plan.traders[0].plant = Some(Plant::TornCommits);
     found(run(&plan), "alice");
+}
+
+/// Rows that are never deleted: a lock that nobody opens.
+#[test]
+fn a_lock_that_is_never_released_is_found() {
+    let mut plan = short();
+    plan.venue_plant = Some(Plant::KeptRows("v_reservation"));
+    found(run(&plan), "reservations are stuck");
+    let mut plan = short();
+    plan.traders[0].plant = Some(Plant::KeptRows("staged"));
+    found(run(&plan), "is left as");
+}
+
+/// An order that its owner believes to be cancelled and that the venue holds: the account can never be closed.
+#[test]
+fn an_order_that_is_stuck_is_found() {
+    let mut plan = short();
+    plan.traders[0].orders.push(PlannedOrder { ask: true, rate: 1_000, ..PlannedOrder::default() });
+    assert!(run(&plan).is_ok(), "the order itself does no harm");
+    plan.traders[0].plant = Some(Plant::UnsentCancel);
+    found(run(&plan), "no rest within bounded time");
+}
+
+/// A deposit is taken back by a reorganisation, and its coin spent elsewhere: the account is what it was before. Who does
+/// not listen to the reorganisation waits for the deposit for ever.
+#[test]
+fn a_reorganisation_that_is_ignored_is_found() {
+    let mut plan = short();
+    plan.nature = NatureRates { undo_deposit: 1_000_000, ..NatureRates::default() };
+    // A child that raises the deposit's fee would keep it from being replaced.
+    plan.traders.iter_mut().for_each(|trader| trader.bumps.clear());
+    let report = run(&plan).unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(report.happened.get(&Element::DepositUndone) >= Some(&1), "{report:?}");
+    plan.traders[1].plant = Some(Plant::IgnoredReorganisation);
+    found(run(&plan), "no rest within bounded time");
 }
 
 #[test]
