@@ -224,8 +224,7 @@ fn orders_before_change(book: &Book, key: AccountKey) -> Vec<OrderNonce> {
     if !book.accounts.get(&key).is_some_and(pending) {
         return Vec::new();
     }
-    let open = book.orders.values().filter(|own| own.order.account == key && !own.state.is_archived());
-    open.map(|own| own.order.nonce).collect()
+    book.active_orders(key).map(|own| own.order.nonce).collect()
 }
 
 async fn handle<E: TraderEnv>(env: &E, desk: &Desk, event: ChainEvent) {
